@@ -1,0 +1,19 @@
+"""K rows to one: what the server makes of the hospitals' updates.
+
+An aggregator is a function (updates (K, P), weights (K,), rng) -> (P,). What the server may learn is
+literally that list of arguments. Derived in notebook 03.
+"""
+
+
+def mean(updates, weights=None, rng=None):
+    """Σₖ Δₖ / K: every hospital counts the same, whatever its size."""
+    return updates.mean(axis=0)
+
+
+def weighted_mean(updates, weights, rng=None):
+    """Σₖ nₖ Δₖ / Σₖ nₖ: every patient counts the same.
+
+    Federated averaging, McMahan et al. 2017 (arXiv:1602.05629). Only the ratios of the weights matter.
+    """
+    share = (weights / weights.sum()).astype(updates.dtype)
+    return share @ updates

@@ -1,0 +1,34 @@
+"""The doors: a few small functions that turn a wrong setting into a sentence.
+
+They stand where a person's settings and outside data come in. Inside, formulas trust their arguments.
+"""
+
+import difflib
+import math
+import numbers
+
+
+def number(name, value, *, above=None, least=None, most=None, below=None, hint=""):
+    """The value as a float, or a ValueError that says which range it must be in. NaN and ∞ never pass."""
+    rules = {"greater than": above, "at least": least, "at most": most, "less than": below}
+    said = " and ".join(f"{word} {limit:g}" for word, limit in rules.items() if limit is not None)
+    ok = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    ok = ok and (above is None or value > above) and (least is None or value >= least)
+    ok = ok and (most is None or value <= most) and (below is None or value < below)
+    if not ok:
+        raise ValueError(f"{name} must be a finite number {said}, but it is {value!r}. {hint}".strip())
+    return float(value)
+
+
+def whole(name, value, *, least=1, hint=""):
+    """The value as an int, or a ValueError. 2.0 and True are refused: a count is written as a whole number."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number, at least {least}, but it is {value!r}. {hint}".strip())
+    return int(value)
+
+
+def meant(word, known):
+    """' Did you mean …?' with the nearest known name, or a list of what there is."""
+    known = [str(k) for k in known]
+    near = difflib.get_close_matches(str(word), known, n=1)
+    return f"Did you mean {near[0]!r}?" if near else f"There is: {', '.join(known)}."

@@ -1,0 +1,128 @@
+"""Models on one flat parameter vector θ of length P.
+
+Every function reads its axes from the right, X (..., n, d), y and w (..., n), theta (..., P), and never
+mentions the number of hospitals: the line for one hospital is the line for a thousand. Row weights w
+(1/n on each record, 0 on padding) turn a sum into a mean and make unequal hospitals need no mask.
+Derived in notebooks 02 (linear, logistic) and 05 (network).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Model(NamedTuple):
+    """Four functions and a number; a new model is a new set of these five.
+
+    init(rng) -> theta (P,) · predict(theta, X) -> (..., n) · loss(theta, X, y, w) -> (...)
+    grad(theta, X, y, w) -> (..., P), the derivative of the loss · P, the number of parameters.
+    """
+
+    init: Callable
+    predict: Callable
+    loss: Callable
+    grad: Callable
+    P: int
+
+
+def sigmoid(z):
+    """σ(z) = 1 / (1 + e⁻ᶻ), written as (1 + tanh(z/2)) / 2 so that no z overflows."""
+    return 0.5 * (1 + np.tanh(0.5 * z))
+
+
+def cross_entropy(z, y, w):
+    """Σᵢ wᵢ [log(1 + e^zᵢ) − yᵢ zᵢ]: the loss −log p(y) of logits z (..., n), safe at any z."""
+    return (w * (np.logaddexp(0, z) - y * z)).sum(-1)
+
+
+def affine(theta, X):
+    """Xβ + b, with θ = (β, b): (..., d+1), (..., n, d) → (..., n)."""
+    return (X @ theta[..., :-1, None])[..., 0] + theta[..., -1:]
+
+
+def affine_grad(residual, X):
+    """The derivative of Σᵢ residualᵢ (xᵢβ + b) for θ = (β, b): (Xᵀr, Σr)."""
+    slope = (residual[..., None, :] @ X)[..., 0, :]
+    return np.concatenate([slope, residual.sum(-1, keepdims=True)], axis=-1)
+
+
+def linear(d):
+    """Linear regression: ŷ = Xβ + b, loss ½ Σ w (ŷ − y)², P = d + 1 (intercept last). Notebook 02."""
+    return Model(
+        init=lambda rng: np.zeros(d + 1),
+        predict=affine,
+        loss=lambda theta, X, y, w: 0.5 * (w * (affine(theta, X) - y) ** 2).sum(-1),
+        grad=lambda theta, X, y, w: affine_grad(w * (affine(theta, X) - y), X),
+        P=d + 1,
+    )
+
+
+def logistic(d):
+    """Logistic regression: p = σ(Xβ + b), loss = cross-entropy, P = d + 1 (intercept last). Notebook 02.
+
+    The gradient is the linear one with p in place of ŷ: (Xᵀ w(p − y), Σ w(p − y)).
+    """
+    return Model(
+        init=lambda rng: np.zeros(d + 1),
+        predict=lambda theta, X: sigmoid(affine(theta, X)),
+        loss=lambda theta, X, y, w: cross_entropy(affine(theta, X), y, w),
+        grad=lambda theta, X, y, w: affine_grad(w * (sigmoid(affine(theta, X)) - y), X),
+        P=d + 1,
+    )
+
+
+def mlp(d, hidden=(64, 64)):
+    """A network d → hidden → 1: ReLU between layers, sigmoid at the end, cross-entropy loss.
+
+    θ lists, layer by layer, the weights W (in, out) row by row and then the biases b (out). He et al. 2015
+    (arXiv:1502.01852) starting values: W ~ N(0, 2/in), b = 0. Derived in notebook 05.
+    """
+    widths = (d, *hidden, 1)
+    shapes = list(zip(widths[:-1], widths[1:], strict=True))
+    P = sum((i + 1) * o for i, o in shapes)
+
+    def layers(theta):
+        """Views [(W, b), …] into θ: nothing is copied."""
+        found, at = [], 0
+        for i, o in shapes:
+            W = theta[..., at : at + i * o].reshape(*theta.shape[:-1], i, o)
+            b = theta[..., at + i * o : at + (i + 1) * o]
+            found.append((W, b))
+            at += (i + 1) * o
+        return found
+
+    def forward(theta, X):
+        """The activations of every layer, the last being the logits (..., n, 1)."""
+        activations = [X]
+        for W, b in layers(theta):
+            if len(activations) > 1:
+                activations[-1] = np.maximum(activations[-1], 0)
+            activations.append(activations[-1] @ W + b[..., None, :])
+        return activations
+
+    def init(rng):
+        pairs = [(rng.normal(0, np.sqrt(2 / i), i * o), np.zeros(o)) for i, o in shapes]
+        return np.concatenate([part for pair in pairs for part in pair])
+
+    def logits(theta, X):
+        return forward(theta, X)[-1][..., 0]
+
+    def grad(theta, X, y, w):
+        """Backpropagation: the error of a layer is the next one's, through Wᵀ, where the ReLU was open."""
+        *activations, z = forward(theta, X)
+        error = (w * (sigmoid(z[..., 0]) - y))[..., None]
+        parts = []
+        for (W, _), a in zip(reversed(layers(theta)), reversed(activations), strict=True):
+            dW = (a.mT @ error).reshape(*error.shape[:-2], -1)
+            parts += [error.sum(-2), dW]
+            error = (error @ W.mT) * (a > 0)
+        return np.concatenate(parts[::-1], axis=-1)
+
+    return Model(
+        init,
+        lambda theta, X: sigmoid(logits(theta, X)),
+        lambda theta, X, y, w: cross_entropy(logits(theta, X), y, w),
+        grad,
+        P,
+    )
