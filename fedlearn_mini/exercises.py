@@ -1,0 +1,117 @@
+"""Instant answers to the notebooks' exercises and quizzes: check, hint, solution.
+
+The exercises themselves are text, in exercises.toml: a solution, and each common wrong answer with the hint
+that fits it. Tests hold that every solution passes and that every wrong answer gets its own hint.
+"""
+
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from . import aggregate, evaluate, local, models
+from .checks import meant
+
+
+class Verdict(NamedTuple):
+    """ok is True, False, or None for a blank; a notebook shows the text."""
+
+    ok: bool | None
+    text: str
+
+    def __repr__(self):
+        return self.text
+
+
+@cache
+def bank():
+    """All exercises by number, from exercises.toml."""
+    return tomllib.loads(Path(__file__).with_name("exercises.toml").read_text(encoding="utf-8"))
+
+
+def exercise(number):
+    if number not in bank():
+        raise KeyError(f"there is no exercise {number!r}. {meant(number, bank())}")
+    return bank()[number]
+
+
+def value(source):
+    """The value of an answer that the bank gives as a line of Python."""
+    return eval(source, {"np": np, "aggregate": aggregate, "evaluate": evaluate, "local": local, "models": models})
+
+
+def check(number, answer):
+    """Is the answer right? A blank is "not yet", a right one says so, a common wrong one gets its hint: Verdict."""
+    this = exercise(number)
+    if answer is ...:
+        return Verdict(None, f"{number}: not yet. Put your answer in place of the three dots.")
+    try:
+        theirs = results(this, answer)
+        if any(result is ... for result in theirs):
+            return Verdict(None, f"{number}: not yet. There is still a blank inside.")
+        for wrong in this["wrong"]:
+            if alike(theirs, this, wrong["answer"]):
+                return Verdict(False, f"{number}: not quite. {wrong['hint']}")
+        if alike(theirs, this, this["solution"], strict=True):
+            return Verdict(True, f"{number}: right. {this.get('praise', '')}".strip())
+    except Unfit as reason:
+        return Verdict(False, f"{number}: not quite. {reason}")
+    return Verdict(False, f"{number}: not quite. {this['hint']}")
+
+
+def hint(number):
+    """A nudge in the right direction, without the answer."""
+    return Verdict(None, f"{number}: {exercise(number)['hint']}")
+
+
+def solution(number):
+    """The answer, as a line of Python, with its reason where there is one."""
+    this = exercise(number)
+    return Verdict(None, "\n".join([this["solution"].strip(), this.get("praise", "")]).strip())
+
+
+class Unfit(Exception):
+    """The answer cannot be compared; the text says why."""
+
+
+def results(this, answer):
+    """The answer as a list: itself, or, if the exercise asks for a function, what it returns for each trial."""
+    if "trials" not in this:
+        if callable(answer):
+            raise Unfit("This is a function. Give the value that it returns.")
+        return [answer]
+    if not callable(answer):
+        raise Unfit("The answer is to be a function: give its name, without calling it.")
+    try:
+        return [answer(*value(trial)) for trial in this["trials"]]
+    except Exception as error:
+        raise Unfit(f"Your function stopped with {type(error).__name__}: {error}.") from error
+
+
+def alike(theirs, this, source, strict=False):
+    """Does the answer agree with the one that the bank writes as `source`? strict: say it where it cannot."""
+    pairs = zip(theirs, results(this, value(source)), strict=True)
+    try:
+        return all(same(a, b, this.get("tolerance", 1e-3)) for a, b in pairs)
+    except Unfit:
+        if strict:
+            raise
+        return False
+
+
+def same(answer, expected, tolerance):
+    if isinstance(expected, str):
+        if not isinstance(answer, str):
+            raise Unfit(f"The answer is to be a text such as {expected[:1]!r}, in quotes.")
+        return answer.strip().lower() == expected.lower()
+    try:
+        answer = np.asarray(answer, dtype=float)
+    except (TypeError, ValueError):
+        raise Unfit("The answer is to be a number or an array of numbers.") from None
+    if answer.shape != np.shape(expected):
+        raise Unfit(f"The answer is to have the shape {np.shape(expected)}, but yours has {answer.shape}.")
+    if not np.isfinite(answer).all():
+        raise Unfit("There is a NaN or an infinity in your answer.")
+    return np.allclose(answer, expected, rtol=tolerance, atol=tolerance * 1e-3)
