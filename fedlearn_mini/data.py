@@ -107,13 +107,12 @@ def load(name, raw=False):
     are dropped. load("heart", raw=True) is the file as it stands, 920 patients. Notebook 04 takes the same steps
     one by one.
     """
-    cards = sorted(card.parent.name for card in FOLDER.glob("*/README.md"))
-    if not cards:
-        raise FileNotFoundError(
-            "the kit's data folder is not beside the package. Install it from its folder with: pip install -e ."
-        )
     if name not in RECIPES:
         raise ValueError(f"there is no data set {name!r}. {meant(name, RECIPES)}")
+    if not FOLDER.is_dir():
+        raise FileNotFoundError(
+            "the data folder is not beside the package. Install the kit from its own folder: pip install -e ."
+        )
     table, _ = clean(read(FOLDER / name / f"{name}.csv"), text=("hospital", "id"))
     return table if raw else RECIPES[name](table)
 
@@ -132,7 +131,17 @@ RECIPES = {"heart": heart}
 
 
 def clean(
-    table, *, rename=None, missing=MISSING, decimal=".", codes=None, scale=None, dates=None, limits=None, text=(), id=None
+    table,
+    *,
+    rename=None,
+    missing=MISSING,
+    decimal=".",
+    codes=None,
+    scale=None,
+    dates=None,
+    limits=None,
+    text=(),
+    id=None,
 ):
     """Text to numbers, one rule at a time: -> table, notes (a sentence for everything that was changed).
 
@@ -276,7 +285,10 @@ def stack(X, y, groups):
     seat = np.arange(len(k)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     K, n = len(names), sizes.max()
     stacked = Hospitals(
-        np.zeros((K, n, X.shape[1]), X.dtype), np.zeros((K, n), X.dtype), np.zeros((K, n), X.dtype), tuple(map(str, names))
+        np.zeros((K, n, X.shape[1]), X.dtype),
+        np.zeros((K, n), X.dtype),
+        np.zeros((K, n), X.dtype),
+        tuple(map(str, names)),
     )
     stacked.X[k, seat], stacked.y[k, seat], stacked.w[k, seat] = X[order], y[order], 1 / sizes[k]
     return stacked
@@ -334,7 +346,9 @@ def prepare(table, *, rng, target="target", hospital="hospital", share=0.3):
     values = table[target].unique()
     if len(values) < 2:
         raise ValueError(f"the target {target!r} is the same in every record: there is nothing to predict.")
-    train, test = train_test(stack(table.drop(columns=[target, hospital]), table[target], table[hospital]), share, rng=rng)
+    train, test = train_test(
+        stack(table.drop(columns=[target, hospital]), table[target], table[hospital]), share, rng=rng
+    )
     moments = pooled_moments(train)
     return standardise(train, *moments), standardise(test, *moments)
 

@@ -96,19 +96,8 @@ def one_round(state, model, hospitals, plan):
     # 1. invite
     invited = np.sort(rng.choice(K, max(1, round(plan.fraction * K)), replace=False))
     present = invited[rng.random(invited.size) >= plan.dropout]
-    batches = None
-    if plan.batch is not None:
-        batches = draw_batches(hospitals.w[present], plan.batch, plan.steps, rng, plan.epochs)
-    # 2. train, a block of hospitals at a time
-    updates = np.empty((present.size, theta.size), theta.dtype)
-    for at in range(0, present.size, plan.block):
-        rows, seats = spanned(present[at : at + plan.block]), slice(at, at + plan.block)
-        mine = None if batches is None else tuple(part[seats] for part in batches)
-        steps = plan.steps if mine is None else mine[0].shape[-2]
-        data = hospitals.X[rows], hospitals.y[rows], hospitals.w[rows]
-        start = np.broadcast_to(theta, updates[seats].shape)
-        trained = sgd(model, start, *data, lr=plan.lr, steps=steps, batches=mine, mu=plan.mu)
-        updates[seats] = trained - theta
+    # 2. train
+    updates = train(model, np.broadcast_to(theta, (present.size, theta.size)), hospitals, present, plan, rng) - theta
     # 3. upload; what arrives is checked before it is used
     updates = plan.uplink(updates, rng)
     sound = np.isfinite(updates).all(axis=-1)
@@ -128,6 +117,25 @@ def one_round(state, model, hospitals, plan):
     return State(state.round + 1, theta, memory), record
 
 
+def train(model, theta, hospitals, present, plan, rng):
+    """The local steps of the hospitals in `present` (sorted row numbers), each from its own row of theta: (k, P) → (k, P).
+
+    Hospitals are taken a block at a time, so that memory does not grow with their number; all chance is drawn
+    before, so that the block size changes nothing.
+    """
+    batches, steps, trained = None, plan.steps, np.empty(theta.shape, theta.dtype)
+    if plan.batch is not None:
+        batches = draw_batches(hospitals.w[present], plan.batch, plan.steps, rng, plan.epochs)
+        steps = batches[0].shape[-2]
+    for at in range(0, present.size, plan.block):
+        seats = slice(at, at + plan.block)
+        rows = spanned(present[seats])
+        mine = None if batches is None else [part[seats] for part in batches]
+        data = hospitals.X[rows], hospitals.y[rows], hospitals.w[rows]
+        trained[seats] = sgd(model, theta[seats], *data, lr=plan.lr, steps=steps, batches=mine, mu=plan.mu)
+    return trained
+
+
 def spanned(rows):
     """Sorted row numbers as a slice where they have no gap, so that NumPy need not copy the hospitals."""
     gapless = rows[-1] - rows[0] + 1 == rows.size
@@ -140,6 +148,19 @@ def rounds(model, hospitals, plan, state=None):
     while True:
         state, record = one_round(state, model, hospitals, plan)
         yield state, record
+
+
+def alone(model, hospitals, plan, rounds, theta=None):
+    """θₖ of every hospital after the local steps of `rounds` rounds by itself, nothing sent, nothing averaged: (K, P).
+
+    With `Hospitals.pooled()` in `fit`, one of the two yardsticks of a federation. Notebook 03.
+    """
+    ready(hospitals, model)
+    K, start = len(hospitals.names), initial(model, plan, theta).theta.astype(hospitals.X.dtype)
+    own = np.broadcast_to(start, (K, start.size))
+    for r in range(whole("rounds", rounds)):
+        own = train(model, own, hospitals, np.arange(K), plan, np.random.default_rng([plan.seed, r]))
+    return own
 
 
 def average_loss(model, theta, hospitals):
@@ -165,9 +186,7 @@ def small_update(tol=1e-3):
     return lambda records: records[-1]["hospitals"] > 0 and records[-1]["update_norm"] < tol
 
 
-def fit(
-    model, hospitals, plan, *, rounds=100, theta=None, state=None, history=None, until=None, test=None, metrics=()
-):
+def fit(model, hospitals, plan, *, rounds=100, theta=None, state=None, history=None, until=None, test=None, metrics=()):
     """Train until `rounds` are done or `until(records)` is true: -> State, history (a table, one row a round).
 
     Start from `theta`, from a saved `state` (with its `history`), or from model.init. The history holds the

@@ -46,9 +46,7 @@ def show(fig, alt):
     from IPython.display import display
 
     picture = base64.b64encode(png(fig)).decode()
-    display(
-        {"image/png": picture, "text/plain": f"<Figure: {alt}>"}, metadata={"image/png": {"alt": alt}}, raw=True
-    )
+    display({"image/png": picture, "text/plain": f"<Figure: {alt}>"}, metadata={"image/png": {"alt": alt}}, raw=True)
 
 
 def named(ax, xlabel="", ylabel="", title="", legend=True):
