@@ -118,7 +118,7 @@ def one_round(state, model, hospitals, plan):
 
 
 def train(model, theta, hospitals, present, plan, rng):
-    """The local steps of the hospitals in `present` (sorted row numbers), each from its own row of theta: (k, P) → (k, P).
+    """The local steps of the hospitals in `present` (sorted row numbers), from their rows of theta: (k, P) → (k, P).
 
     Hospitals are taken a block at a time, so that memory does not grow with their number; all chance is drawn
     before, so that the block size changes nothing.
@@ -173,7 +173,7 @@ def pooled_scores(model, theta, hospitals, metrics):
     """{metric's name: its value over all records of all hospitals together}."""
     seen = hospitals.w > 0
     y, p = hospitals.y[seen], model.predict(theta, hospitals.X)[seen]
-    return {metric.__name__: metric(y, p) for metric in metrics}
+    return {metric.__name__: float(metric(y, p)) for metric in metrics}
 
 
 def plateau(metric="loss", patience=5, tol=1e-4):
