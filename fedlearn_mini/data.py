@@ -299,12 +299,12 @@ def train_test(hospitals, share=0.3, *, rng):
     number("share", share, above=0, below=1, hint="share=0.3 holds out 30 % of each hospital.")
     k, seat = np.nonzero(hospitals.w > 0)
     X, y, names = hospitals.X[k, seat], hospitals.y[k, seat], np.array(hospitals.names)[k]
-    held = np.zeros(len(k), bool)
-    two_classes = set(np.unique(y)) <= {0.0, 1.0}
-    for hospital in range(len(hospitals.names)):
-        for label in (0, 1) if two_classes else (None,):
-            rows = np.flatnonzero((k == hospital) & (True if label is None else y == label))
-            held[rng.permutation(rows)[: round(share * rows.size)]] = True
+    label = y if set(np.unique(y)) <= {0, 1} else np.zeros_like(y)
+    _, group, sizes = np.unique(2 * k + label, return_inverse=True, return_counts=True)  # a hospital's class
+    shuffled = np.lexsort((rng.random(k.size), group))
+    rank = np.empty(k.size, int)
+    rank[shuffled] = np.arange(k.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    held = rank < np.round(share * sizes)[group]
     lost = sorted(set(hospitals.names) - set(names[held])) or sorted(set(hospitals.names) - set(names[~held]))
     if lost:
         raise ValueError(f"hospital {lost[0]!r} is too small to split with share = {share}: one side has no record.")
@@ -371,4 +371,4 @@ def make_hospitals(K, n, *, d=8, skew=0.0, difference=0.0, rng):
     k = np.repeat(np.arange(K), sizes)
     X = rng.normal(0, 1, (k.size, d)) + shifts[k]
     y = rng.random(k.size) < 1 / (1 + np.exp(-(X * betas[k]).sum(-1)))
-    return stack(X, y.astype(float), np.char.zfill(k.astype(str), 4))
+    return stack(X, y.astype(float), np.array([f"H{i + 1:03d}" for i in range(K)])[k])

@@ -8,14 +8,19 @@ import warnings
 import numpy as np
 
 
+def average(values, w=None):
+    """Σ w·values / Σ w over the last axis; without w, the plain mean."""
+    return values.mean(-1) if w is None else (w * values).sum(-1) / w.sum(-1)
+
+
 def accuracy(y, p, w=None):
     """Share of records on the right side of ½: (..., n) -> (...). w (..., n) are row weights, 0 on padding."""
-    return np.average((p > 0.5) == (y > 0.5), axis=-1, weights=w)
+    return average((p > 0.5) == (y > 0.5), w)
 
 
 def brier(y, p, w=None):
     """Mean of (p − y)²: 0 is perfect, ¼ is what p = ½ always gets. Brier 1950, Monthly Weather Review 78."""
-    return np.average((p - y) ** 2, axis=-1, weights=w)
+    return average((p - y) ** 2, w)
 
 
 def auc(y, p):

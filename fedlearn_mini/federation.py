@@ -127,11 +127,13 @@ def train(model, theta, hospitals, present, plan, rng):
     if plan.batch is not None:
         batches = draw_batches(hospitals.w[present], plan.batch, plan.steps, rng, plan.epochs)
         steps = batches[0].shape[-2]
+    sizes = hospitals.sizes
     for at in range(0, present.size, plan.block):
         seats = slice(at, at + plan.block)
         rows = spanned(present[seats])
         mine = None if batches is None else [part[seats] for part in batches]
-        data = hospitals.X[rows], hospitals.y[rows], hospitals.w[rows]
+        n = sizes[rows].max()  # the padding that only larger hospitals elsewhere need stays behind
+        data = hospitals.X[rows, :n], hospitals.y[rows, :n], hospitals.w[rows, :n]
         trained[seats] = sgd(model, theta[seats], *data, lr=plan.lr, steps=steps, batches=mine, mu=plan.mu)
     return trained
 
