@@ -124,7 +124,7 @@ def train(model, theta, hospitals, present, plan, rng):
     before, so that the block size changes nothing.
     """
     batches, steps, trained = None, plan.steps, np.empty(theta.shape, theta.dtype)
-    if plan.batch is not None:
+    if plan.batch is not None and present.size:
         batches = draw_batches(hospitals.w[present], plan.batch, plan.steps, rng, plan.epochs)
         steps = batches[0].shape[-2]
     sizes = hospitals.sizes

@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+
+from fedlearn_mini import data, models
+
+MODELS = {
+    "linear": models.linear(5),
+    "logistic": models.logistic(5),
+    "mlp": models.mlp(5, hidden=(6, 4)),
+    "mlp of one layer": models.mlp(5, hidden=()),
+}
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+@pytest.fixture
+def hospitals(rng):
+    """Four hospitals of very different sizes, five features."""
+    return data.make_hospitals(4, 30, d=5, skew=1.0, difference=0.5, rng=rng)
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    return MODELS[request.param]
+
+
+def as_type(hospitals, dtype):
+    return hospitals._replace(X=hospitals.X.astype(dtype), y=hospitals.y.astype(dtype), w=hospitals.w.astype(dtype))

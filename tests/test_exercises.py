@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from fedlearn_mini import exercises
+
+WRONG = [(number, i) for number, this in exercises.bank().items() for i in range(len(this["wrong"]))]
+
+
+@pytest.mark.parametrize("number", exercises.bank())
+def test_the_solution_passes_and_the_blank_is_not_yet(number):
+    assert exercises.check(number, exercises.value(exercises.bank()[number]["solution"])).ok is True
+    blank = exercises.check(number, ...)
+    assert blank.ok is None and "not yet" in blank.text
+
+
+@pytest.mark.parametrize(("number", "i"), WRONG)
+def test_each_common_wrong_answer_gets_its_own_hint(number, i):
+    wrong = exercises.bank()[number]["wrong"][i]
+    verdict = exercises.check(number, exercises.value(wrong["answer"]))
+    assert verdict.ok is False and verdict.text.endswith(wrong["hint"])
+
+
+@pytest.mark.parametrize("number", exercises.bank())
+def test_hints_differ_from_each_other(number):
+    this = exercises.bank()[number]
+    hints = [wrong["hint"] for wrong in this["wrong"]] + [this["hint"]]
+    assert len(set(hints)) == len(hints) >= 3
+
+
+def test_every_notebook_has_its_exercises_and_three_quiz_questions():
+    for notebook in range(7):
+        numbers = [n for n in exercises.bank() if n.startswith(f"{notebook:02d}.")]
+        quiz = [n for n in numbers if ".q" in n]
+        assert len(quiz) == 3 and 2 <= len(numbers) - len(quiz) <= 3
+
+
+@pytest.mark.parametrize(
+    "answer", ["a text", None, [1, [2]], {"a": 1}, object(), np.nan, np.array([np.nan, 1]), 1j, print]
+)
+@pytest.mark.parametrize("number", exercises.bank())
+def test_any_answer_gets_a_sentence_and_never_a_traceback(number, answer):
+    verdict = exercises.check(number, answer)
+    assert verdict.ok is False and verdict.text.startswith(f"{number}: not quite. ") and len(verdict.text) > 30
+
+
+@pytest.mark.parametrize(
+    ("number", "answer", "words"),
+    [
+        ("01.1", np.array([0.105]), r"shape \(2,\), but yours has \(1,\)"),
+        ("01.1", np.array([np.nan, 0.1]), "NaN or an infinity"),
+        ("01.2", "0.12", "not quite"),
+        ("01.2", print, "This is a function"),
+        ("01.3", 3, "a text such as"),
+        ("03.2", 3, "is to be a function"),
+        ("03.2", lambda updates: 1, "stopped with TypeError"),
+        ("03.2", lambda updates, sizes: ..., "not yet"),
+    ],
+)
+def test_answers_of_the_wrong_kind_are_told_so(number, answer, words):
+    with np.errstate(all="raise"):
+        assert exercises.check(number, answer).ok in (False, None)
+    import re
+
+    assert re.search(words, exercises.check(number, answer).text)
+
+
+def test_hint_and_solution_are_shown_as_text():
+    assert repr(exercises.hint("01.1")).startswith("01.1: The new point")
+    assert "0.105" in repr(exercises.solution("01.1"))
+    with pytest.raises(KeyError, match="There is: |Did you mean"):
+        exercises.check("99.1", 1)

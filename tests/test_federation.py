@@ -1,0 +1,230 @@
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import as_type
+from fedlearn_mini import aggregate, data, federation, models, privacy
+from fedlearn_mini.evaluate import accuracy, auc
+from fedlearn_mini.federation import Plan, alone, fit, initial, one_round, rounds
+from fedlearn_mini.local import sgd
+from fedlearn_mini.server import fedavg
+
+PLANS = {
+    "full batch": Plan(lr=0.1, steps=3),
+    "mini-batches": Plan(lr=0.1, steps=3, batch=5),
+    "epochs": Plan(lr=0.1, epochs=2, batch=8),
+    "absences": Plan(lr=0.1, steps=2, batch=5, fraction=0.5, dropout=0.4),
+    "pulled": Plan(lr=0.1, steps=3, mu=0.5),
+    "noise": Plan(lr=0.1, steps=3, aggregate=partial(privacy.noisy_mean, C=0.5, sigma=1.0, expected=4)),
+}
+
+
+def quadratics():
+    """Three hospitals with the losses ½aₖ(θ − bₖ)², in X and y, and sizes in the ratio 1 : 3 : 6."""
+    model = models.Model(
+        init=lambda rng: np.full(1, 5.0),
+        predict=lambda theta, X: X[..., 0],
+        loss=lambda theta, X, y, w: (w * X[..., 0] * (theta - y) ** 2 / 2).sum(-1),
+        grad=lambda theta, X, y, w: (w * X[..., 0] * (theta - y)).sum(-1, keepdims=True),
+        P=1,
+    )
+    sizes = np.array([1, 3, 6])
+    a, b = np.repeat([1.0, 2.0, 4.0], sizes), np.repeat([0.0, 1.0, 3.0], sizes)
+    return model, data.stack(a[:, None], b, np.repeat(["A", "B", "C"], sizes))
+
+
+def test_quadratic_hospitals_give_the_worked_numbers():
+    model, hospitals = quadratics()
+    state, _ = one_round(initial(model, Plan()), model, hospitals, Plan(lr=0.1, steps=1))
+    assert np.isclose(state.theta[0], 4.23, atol=1e-12)
+    state, _ = one_round(initial(model, Plan()), model, hospitals, Plan(lr=0.1, steps=5))
+    assert np.isclose(state.theta[0], 2.881773, atol=1e-6)
+    state, _ = one_round(initial(model, Plan()), model, hospitals, Plan(lr=0.1, steps=5, mu=1.0))
+    assert np.isclose(state.theta[0], 3.236376, atol=1e-6)
+    state, _ = fit(model, hospitals, Plan(lr=0.1, steps=1), rounds=200)
+    assert np.isclose(state.theta[0], 2.516129032258, atol=1e-10)  # Σpab / Σpa
+    state, _ = fit(model, hospitals, Plan(lr=0.1, steps=500), rounds=5)
+    assert np.isclose(state.theta[0], 2.1, atol=1e-10)  # Σpb: everybody walks home before the average
+
+
+def test_a_round_equals_an_explicit_loop(model, hospitals):
+    plan = Plan(lr=0.1, steps=4)
+    start = initial(model, plan)
+    state, _ = one_round(start, model, hospitals, plan)
+    updates = []
+    for k in range(4):
+        X, y = hospitals.one(k)
+        own = start.theta
+        for _ in range(4):
+            own = own - 0.1 * model.grad(own, X, y, np.full(len(y), 1 / len(y)))
+        updates.append((own - start.theta) * len(y))
+    assert np.allclose(state.theta, start.theta + sum(updates) / hospitals.sizes.sum(), atol=1e-12)
+
+
+def test_one_step_with_everyone_is_centralised_descent(model, hospitals):
+    plan = Plan(lr=0.1, steps=1)
+    theta = model.init(np.random.default_rng(1))
+    state, _ = fit(model, hospitals, plan, rounds=5, theta=theta)
+    X, y, w = (part[0] for part in hospitals.pooled()[:3])
+    assert np.allclose(state.theta, sgd(model, theta, X, y, w, lr=0.1, steps=5), atol=1e-12)
+
+
+def test_equal_sizes_make_weighted_and_unweighted_the_same(model, rng):
+    equal = data.make_hospitals(4, 20, d=5, skew=0.0, difference=1.0, rng=rng)
+    plan = Plan(lr=0.1, steps=3)
+    weighted, _ = fit(model, equal, plan, rounds=3)
+    unweighted, _ = fit(model, equal, replace(plan, aggregate=aggregate.mean), rounds=3)
+    assert np.allclose(weighted.theta, unweighted.theta, atol=1e-12)
+
+
+def test_unequal_sizes_make_them_differ(hospitals):
+    model, plan = models.logistic(5), Plan(lr=0.1, steps=3)
+    weighted, _ = fit(model, hospitals, plan, rounds=3)
+    unweighted, _ = fit(model, hospitals, replace(plan, aggregate=aggregate.mean), rounds=3)
+    assert np.abs(weighted.theta - unweighted.theta).max() > 1e-4
+
+
+@pytest.mark.parametrize("plan", [PLANS["full batch"], PLANS["pulled"]], ids=["full batch", "pulled"])
+def test_padding_changes_nothing(model, hospitals, plan):
+    longer = hospitals._replace(
+        X=np.pad(hospitals.X, ((0, 0), (0, 9), (0, 0)), constant_values=3.0),
+        y=np.pad(hospitals.y, ((0, 0), (0, 9)), constant_values=1.0),
+        w=np.pad(hospitals.w, ((0, 0), (0, 9))),
+    )
+    assert (longer.sizes == hospitals.sizes).all()
+    short, _ = fit(model, hospitals, plan, rounds=3)
+    long, _ = fit(model, longer, plan, rounds=3)
+    assert np.allclose(short.theta, long.theta, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_block_size_changes_nothing(hospitals, name):
+    model = models.mlp(5, (4,))
+    thetas = [fit(model, hospitals, replace(PLANS[name], block=block), rounds=4)[0].theta for block in (1, 3, 100)]
+    assert np.allclose(thetas[0], thetas[1], atol=1e-12) and np.allclose(thetas[0], thetas[2], atol=1e-12)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.permutations(range(4)))
+def test_the_order_of_hospitals_changes_nothing(order):
+    hospitals = data.make_hospitals(4, 12, d=3, skew=1.0, difference=1.0, rng=np.random.default_rng(0))
+    order = list(order)
+    other = data.Hospitals(*(part[order] for part in hospitals[:3]), tuple(hospitals.names[k] for k in order))
+    model, plan = models.logistic(3), Plan(lr=0.3, steps=3)
+    assert np.allclose(
+        fit(model, hospitals, plan, rounds=3)[0].theta, fit(model, other, plan, rounds=3)[0].theta, atol=1e-12
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 29))
+def test_splitting_a_hospital_in_two_leaves_one_step_unchanged(at):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(50, 3)), rng.integers(0, 2, 50).astype(float)
+    two = data.stack(X, y, np.repeat(["A", "B"], [20, 30]))
+    three = data.stack(X, y, np.repeat(["A", "B", "C"], [20, at, 30 - at]))
+    model, plan = models.logistic(3), Plan(lr=0.3, steps=1)
+    assert np.allclose(fit(model, two, plan, rounds=3)[0].theta, fit(model, three, plan, rounds=3)[0].theta, atol=1e-12)
+
+
+def test_identical_hospitals_give_the_local_model(model, rng):
+    X, y = rng.normal(size=(20, 5)), rng.integers(0, 2, 20).astype(float)
+    twins = data.stack(np.tile(X, (3, 1)), np.tile(y, 3), np.repeat(["A", "B", "C"], 20))
+    plan, theta = Plan(lr=0.1, steps=4), model.init(rng)
+    together, _ = fit(model, twins, plan, rounds=3, theta=theta)
+    assert np.allclose(together.theta, alone(model, twins, plan, 3, theta), atol=1e-12)
+
+
+def test_a_hospital_alone_is_a_federation_of_one(model, hospitals, rng):
+    plan, theta = Plan(lr=0.1, steps=4), model.init(rng)
+    own = alone(model, hospitals, plan, 3, theta)
+    for k, name in enumerate(hospitals.names):
+        X, y = hospitals.one(name)
+        single, _ = fit(model, data.stack(X, y, np.full(len(y), name)), plan, rounds=3, theta=theta)
+        assert np.allclose(own[k], single.theta, atol=1e-12)
+
+
+def test_weights_are_free_of_scale(rng):
+    updates, weights = rng.normal(size=(5, 3)), rng.integers(1, 50, 5)
+    assert np.allclose(
+        aggregate.weighted_mean(updates, weights), aggregate.weighted_mean(updates, weights * 1e6), atol=1e-12
+    )
+    assert np.allclose(
+        aggregate.weighted_mean(updates, weights), np.average(updates, axis=0, weights=weights), atol=1e-15
+    )
+    assert np.allclose(aggregate.mean(updates), aggregate.weighted_mean(updates, np.ones(5)), atol=1e-15)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_float32_stays_float32(hospitals, name):
+    small = as_type(hospitals, "f4")
+    state, history = fit(models.mlp(5, (4,)), small, PLANS[name], rounds=3)
+    assert state.theta.dtype == "f4"
+    assert history["bytes_down"].iloc[0] % (4 * state.theta.size) == 0
+
+
+def test_float32_agrees_with_float64_to_its_precision(model, hospitals):
+    plan = Plan(lr=0.1, steps=3)
+    wide, _ = fit(model, hospitals, plan, rounds=5)
+    narrow, _ = fit(model, as_type(hospitals, "f4"), plan, rounds=5)
+    assert np.allclose(wide.theta, narrow.theta, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(hospitals, tmp_path, name):
+    model, plan = models.mlp(5, (4,)), PLANS[name]
+    options = {"test": hospitals, "metrics": (accuracy, auc)}
+    through, whole = fit(model, hospitals, plan, rounds=7, **options)
+    first, part = fit(model, hospitals, plan, rounds=3, **options)
+    federation.save(tmp_path / "state.npz", first, part)
+    waking, part = federation.load(tmp_path / "state.npz", model)
+    resumed, rest = fit(model, hospitals, plan, rounds=4, state=waking, history=part, **options)
+    assert (resumed.theta == through.theta).all() and resumed.round == through.round == 7
+    assert rest.reset_index().to_dict() == whole.reset_index().to_dict()
+
+
+def test_the_servers_learning_rate_scales_the_step(hospitals):
+    model = models.logistic(5)
+    one, _ = fit(model, hospitals, Plan(), rounds=1)
+    half, _ = fit(model, hospitals, Plan(server=fedavg(lr=0.5)), rounds=1)
+    assert np.allclose(half.theta, 0.5 * one.theta, atol=1e-15)
+
+
+def test_invitations_and_drop_outs_follow_the_plan(rng):
+    hospitals = data.make_hospitals(50, 6, d=2, rng=rng)
+    model, plan = models.logistic(2), Plan(fraction=0.3, dropout=0.4)
+    seen = [record for (_, record), _ in zip(rounds(model, hospitals, plan), range(200), strict=False)]
+    assert all(record["bytes_down"] == 15 * 3 * 8 for record in seen)
+    assert abs(np.mean([record["hospitals"] for record in seen]) - 9) < 0.5
+    assert all(record["bytes_up"] == record["hospitals"] * 3 * 8 for record in seen)
+
+
+def test_a_round_in_which_nobody_answers_leaves_the_model_as_it_was(hospitals):
+    model, plan = models.logistic(5), Plan(fraction=0.25, dropout=0.99)
+    state, record = one_round(initial(model, plan), model, hospitals, plan)
+    assert record["hospitals"] == 0 and record["update_norm"] == 0 and state.round == 1
+    assert (state.theta == 0).all()
+
+
+def test_it_stops_on_a_plateau_or_a_small_update(hospitals):
+    model, plan = models.logistic(5), Plan(lr=0.5)
+    _, flat = fit(model, hospitals, plan, rounds=5000, until=federation.plateau("loss", patience=4, tol=1e-3))
+    assert flat.attrs["stopped"] == "converged" and abs(flat["loss"].iloc[-1] - flat["loss"].iloc[-5]) < 1e-3
+    _, short = fit(model, hospitals, plan, rounds=5000, until=federation.small_update(1e-2))
+    assert short.attrs["stopped"] == "converged"
+    assert short["update_norm"].iloc[-1] < 1e-2 <= short["update_norm"].iloc[-2]
+    _, full = fit(model, hospitals, plan, rounds=3)
+    assert full.attrs["stopped"] == "rounds" and len(full) == 3
+
+
+def test_the_history_holds_what_was_measured(hospitals):
+    model, plan = models.logistic(5), Plan()
+    state, history = fit(model, hospitals, plan, rounds=2, test=hospitals, metrics=(accuracy,))
+    X, y, w = (part[0] for part in hospitals.pooled()[:3])
+    assert np.isclose(history["loss"].iloc[-1], model.loss(state.theta, X, y, w), atol=1e-12)
+    assert np.isclose(history["accuracy"].iloc[-1], accuracy(y, model.predict(state.theta, X)), atol=1e-12)
+    assert list(history.index) == [1, 2]

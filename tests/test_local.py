@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+
+from fedlearn_mini import local, models
+
+
+def test_one_step_is_the_formula(model, hospitals, rng):
+    theta = np.tile(model.init(rng), (4, 1))
+    data = hospitals.X, hospitals.y, hospitals.w
+    assert np.allclose(
+        local.sgd(model, theta, *data, lr=0.2, steps=1), theta - 0.2 * model.grad(theta, *data), atol=1e-15
+    )
+
+
+def test_the_arrays_that_arrive_stay_as_they_were(model, hospitals, rng):
+    theta = model.init(rng)
+    before = theta.copy()
+    local.sgd(model, theta, hospitals.X[0], hospitals.y[0], hospitals.w[0], lr=1.0, steps=3)
+    assert (theta == before).all()
+
+
+def test_mu_pulls_to_the_start_as_the_formula_says():
+    """f(θ) = ½(θ − 3)², μ = 2: the resting point is (3 + 2·θ₀)/(1 + 2)."""
+    f = models.Model(None, None, None, lambda theta, X, y, w: theta - 3, 1)
+    one = np.ones((1,))
+    rest = local.sgd(f, np.array([6.0]), one, one, one, lr=0.1, steps=500, mu=2.0)
+    assert np.isclose(rest[0], (3 + 2 * 6) / 3)
+    shifted = local.sgd(f, np.array([6.0]), one, one, one, lr=0.1, steps=500, drift=-1.0)
+    assert np.isclose(shifted[0], 4.0)  # ∇f + drift = 0
+
+
+def test_every_record_is_seen_once_an_epoch(hospitals, rng):
+    rows, shares = local.draw_batches(hospitals.w, 6, None, rng, epochs=1)
+    for k, n in enumerate(hospitals.sizes):
+        assert (shares[k] > 0).any(-1).sum() == np.ceil(n / min(6, n))
+        seen = rows[k][shares[k] > 0]
+        assert set(seen) == set(range(n))
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_a_batch_holds_its_size_and_its_shares_sum_to_one(hospitals, rng, size):
+    rows, shares = local.draw_batches(hospitals.w, size, 7, rng)
+    assert rows.shape == shares.shape == (4, 7, size)
+    assert np.allclose(shares.sum(-1), 1)
+    assert ((shares > 0).sum(-1) == np.minimum(size, hospitals.sizes)[:, None]).all()
+    assert (rows < hospitals.sizes[:, None, None]).all()
+
+
+def test_a_batch_of_everybody_is_the_full_batch(model, hospitals, rng):
+    theta = np.tile(model.init(rng), (4, 1))
+    data = hospitals.X, hospitals.y, hospitals.w
+    batches = local.draw_batches(hospitals.w, 10**3, 5, rng)
+    by_batch = local.sgd(model, theta, *data, lr=0.1, steps=5, batches=batches)
+    assert np.allclose(by_batch, local.sgd(model, theta, *data, lr=0.1, steps=5), atol=1e-12)
+
+
+def test_a_hospital_that_has_finished_its_epoch_stays_put(hospitals, rng):
+    model, theta = models.logistic(5), np.zeros((4, 6))
+    batches = local.draw_batches(hospitals.w, 6, None, rng, epochs=1)
+    few = int((batches[1][3] > 0).any(-1).sum())
+    data = hospitals.X, hospitals.y, hospitals.w
+    whole = local.sgd(model, theta, *data, lr=0.1, steps=batches[0].shape[1], batches=batches, mu=0.5)
+    short = local.sgd(model, theta, *data, lr=0.1, steps=few, batches=batches, mu=0.5)
+    assert few < batches[0].shape[1]
+    assert (whole[3] == short[3]).all() and (whole[0] != short[0]).any()
+
+
+def test_float32_stays_float32(model, hospitals, rng):
+    X, y, w = (part.astype("f4") for part in hospitals[:3])
+    theta = np.tile(model.init(rng).astype("f4"), (4, 1))
+    batches = local.draw_batches(w, 8, 3, rng)
+    assert local.sgd(model, theta, X, y, w, lr=0.1, steps=3, batches=batches, mu=0.1).dtype == "f4"

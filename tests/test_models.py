@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.neural_network import MLPClassifier
+
+from fedlearn_mini import local, models
+
+
+def central_differences(model, theta, X, y, w, h=1e-6):
+    steps = h * np.eye(theta.size)
+    up = np.array([model.loss(theta + s, X, y, w) for s in steps])
+    down = np.array([model.loss(theta - s, X, y, w) for s in steps])
+    return (up - down) / (2 * h)
+
+
+def test_gradients_equal_central_differences(model, hospitals, rng):
+    theta = model.init(rng) + rng.normal(0, 0.3, model.P)
+    X, y, w = hospitals.X[0], hospitals.y[0], hospitals.w[0]
+    assert np.allclose(model.grad(theta, X, y, w), central_differences(model, theta, X, y, w), atol=1e-6)
+
+
+def test_gradients_equal_central_differences_for_one_record(model, rng):
+    theta, X, y, w = model.init(rng) + 0.1, rng.normal(size=(1, 5)), np.ones(1), np.ones(1)
+    assert np.allclose(model.grad(theta, X, y, w), central_differences(model, theta, X, y, w), atol=1e-6)
+
+
+@pytest.mark.parametrize("z", [700.0, -700.0])
+@pytest.mark.parametrize("y", [0.0, 1.0])
+def test_extreme_logits_give_finite_losses_and_gradients(z, y):
+    model, X, w = models.logistic(1), np.array([[z]]), np.ones(1)
+    theta, label = np.array([1.0, 0.0]), np.array([y])
+    assert np.isclose(model.loss(theta, X, label, w), 700.0 if (z > 0) != (y > 0) else 0.0)
+    assert np.allclose(model.grad(theta, X, label, w), [((z > 0) - y) * z, (z > 0) - y])
+
+
+def test_stacked_hospitals_equal_a_loop(model, hospitals, rng):
+    thetas = np.array([model.init(rng) + rng.normal(0, 0.2, model.P) for _ in range(4)])
+    together = model.grad(thetas, hospitals.X, hospitals.y, hospitals.w)
+    losses = model.loss(thetas, hospitals.X, hospitals.y, hospitals.w)
+    for k in range(4):
+        X, y = hospitals.one(k)
+        w = np.full(len(y), 1 / len(y))
+        assert np.allclose(together[k], model.grad(thetas[k], X, y, w), atol=1e-12)
+        assert np.isclose(losses[k], model.loss(thetas[k], X, y, w), atol=1e-12)
+
+
+def test_one_model_meets_every_hospital(model, hospitals, rng):
+    theta = model.init(rng)
+    assert model.predict(theta, hospitals.X).shape == hospitals.y.shape
+    assert model.grad(theta, hospitals.X, hospitals.y, hospitals.w).shape == (4, model.P)
+    assert model.init(rng).shape == (model.P,)
+
+
+def test_per_record_gradients_average_to_the_gradient(model, hospitals, rng):
+    theta = model.init(rng)
+    X, y = hospitals.one(0)
+    each = local.per_record_grad(model, theta, X, y)
+    assert each.shape == (len(y), model.P)
+    assert np.allclose(each.mean(0), model.grad(theta, X, y, np.full(len(y), 1 / len(y))), atol=1e-12)
+
+
+def test_float32_stays_float32(model, hospitals, rng):
+    theta = model.init(rng).astype("f4")
+    X, y, w = (part.astype("f4") for part in hospitals[:3])
+    assert model.grad(theta, X, y, w).dtype == model.predict(theta, X).dtype == model.loss(theta, X, y, w).dtype == "f4"
+
+
+def test_a_network_without_hidden_layers_is_logistic_regression(hospitals, rng):
+    network, regression, theta = models.mlp(5, hidden=()), models.logistic(5), rng.normal(size=6)
+    data = hospitals.X, hospitals.y, hospitals.w
+    assert np.allclose(network.grad(theta, *data), regression.grad(theta, *data), atol=1e-14)
+
+
+def test_linear_regression_finds_scikit_learns_coefficients(hospitals, rng):
+    X, _ = hospitals.one(0)
+    y = X @ np.arange(5) + 2 + rng.normal(size=len(X))
+    model = models.linear(5)
+    theta = local.sgd(model, np.zeros(6), X, y, np.full(len(y), 1 / len(y)), lr=0.3, steps=3000)
+    theirs = LinearRegression().fit(X, y)
+    assert np.allclose(theta, [*theirs.coef_, theirs.intercept_], atol=1e-6)
+
+
+def test_logistic_regression_finds_scikit_learns_coefficients(rng):
+    X = rng.normal(size=(400, 5))
+    y = (rng.random(400) < models.sigmoid(X @ np.array([1, -1, 0.5, 0, 0]) + 0.3)).astype(float)
+    theta = local.sgd(models.logistic(5), np.zeros(6), X, y, np.full(400, 1 / 400), lr=1.0, steps=3000)
+    theirs = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(X, y)
+    assert np.allclose(theta, [*theirs.coef_[0], theirs.intercept_[0]], atol=1e-4)
+    assert np.allclose(models.logistic(5).predict(theta, X), theirs.predict_proba(X)[:, 1], atol=1e-4)
+
+
+def test_the_network_predicts_what_scikit_learns_does_with_the_same_weights(hospitals, rng):
+    X, y = hospitals.one(0)
+    theirs = MLPClassifier((6, 4), max_iter=500, tol=1e-2, random_state=0).fit(X, y)
+    theta = np.concatenate(
+        [part.ravel() for W, b in zip(theirs.coefs_, theirs.intercepts_, strict=True) for part in (W, b)]
+    )
+    assert np.allclose(models.mlp(5, (6, 4)).predict(theta, X), theirs.predict_proba(X)[:, 1], atol=1e-12)
