@@ -9,8 +9,6 @@ NEEDED = {"numpy": (2, 0), "pandas": (2, 2), "matplotlib": (3, 8), "ipywidgets":
 def environment():
     """A line per package that the kit needs: 'ok  numpy 2.4.6', or what is wrong and how to mend it."""
     lines = [f"ok  Python {sys.version.split()[0]}"]
-    if sys.version_info < (3, 11):
-        lines = [f"no  Python {sys.version.split()[0]} is too old: the kit needs 3.11 or newer."]
     for name, least in NEEDED.items():
         wanted = ".".join(map(str, least))
         try:
@@ -27,7 +25,9 @@ def environment():
     from .data import FOLDER
 
     here = (FOLDER / "heart" / "heart.csv").is_file()
-    lines.append("ok  the hospitals' data" if here else "no  the data folder is missing. Install with: pip install -e .")
+    lines.append(
+        "ok  the hospitals' data" if here else "no  the data folder is missing. Install with: pip install -e ."
+    )
     return lines
 
 
@@ -61,6 +61,7 @@ def four_hospitals():
 
 
 def main():
+    """Print the check, then the two federations; 0 if all is well."""
     lines = environment()
     print("\n".join(lines))
     if any(line.startswith("no") for line in lines):

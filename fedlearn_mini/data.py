@@ -237,8 +237,9 @@ def combine(tables, *, id=None):
             )
     medians = pd.DataFrame({name: t.median(numeric_only=True) for name, t in tables.items()})
     for column, row in medians.iterrows():
-        low, high = row.idxmin(), row.idxmax()
-        if row[low] > 0 and row[high] > 5 * row[low]:
+        row = row[row > 0]  # a column of mostly zeros says nothing about units
+        if len(row) > 1 and row.max() > 5 * row.min():
+            low, high = row.idxmin(), row.idxmax()
             warnings.warn(
                 f"column {column!r}: the median is {row[low]:g} in {low!r} and {row[high]:g} in {high!r}. "
                 "Is it the same unit?",

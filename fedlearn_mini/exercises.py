@@ -32,6 +32,7 @@ def bank():
 
 
 def exercise(number):
+    """The entry of the bank with this number."""
     if number not in bank():
         raise KeyError(f"there is no exercise {number!r}. {meant(number, bank())}")
     return bank()[number]
@@ -102,9 +103,10 @@ def alike(theirs, this, source, strict=False):
 
 
 def same(answer, expected, tolerance):
+    """Texts in any case, numbers to the tolerance; what cannot be compared is Unfit."""
     if isinstance(expected, str):
         if not isinstance(answer, str):
-            raise Unfit(f"The answer is to be a text such as {expected[:1]!r}, in quotes.")
+            raise Unfit("The answer is to be a text such as 'a', in quotes.")
         return answer.strip().lower() == expected.lower()
     try:
         answer = np.asarray(answer, dtype=float)

@@ -75,7 +75,8 @@ def initial(model, plan, theta=None):
     """The state before the first round, from given parameters or from model.init: State."""
     if theta is None:
         theta = model.init(np.random.default_rng(plan.seed))
-    theta = np.array(theta, dtype=np.result_type(theta, np.float32))
+    theta = np.array(theta)
+    theta = theta.astype(np.result_type(theta, np.float32))
     if theta.shape != (model.P,):
         raise ValueError(f"theta has shape {theta.shape}, but this model has P = {model.P} parameters: ({model.P},).")
     if not np.isfinite(theta).all():

@@ -15,6 +15,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)))
 SEATS = {"Cleveland": 0, "Hungary": 1, "Switzerland": 2, "VA Long Beach": 3, "A": 0, "B": 1, "C": 2}
+SEATS |= {"pooled": 4, "local": 5, "alone": 5}  # ways to train, beside SERVER for the federated one
 SERVER = {"color": "black", "marker": ".", "linestyle": "-"}  # the federated model, everywhere
 
 

@@ -11,7 +11,7 @@ import ipywidgets as ipw
 import numpy as np
 from PIL import Image
 
-WIDE = {"style": {"description_width": "11em"}, "layout": {"width": "27em"}}
+WIDE = {"style": {"description_width": "12em"}, "layout": {"width": "28em"}}
 
 
 def slider(value, least, most, step, label):

@@ -3,10 +3,10 @@ from functools import partial
 
 import numpy as np
 import pytest
+from conftest import as_type
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import as_type
 from fedlearn_mini import aggregate, data, federation, models, privacy
 from fedlearn_mini.evaluate import accuracy, auc
 from fedlearn_mini.federation import Plan, alone, fit, initial, one_round, rounds

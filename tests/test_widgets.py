@@ -1,0 +1,133 @@
+"""Playgrounds: nbval is blind to what happens when a slider moves, so every slider is moved here."""
+
+import io
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+from fedlearn_mini import data, plots
+from fedlearn_mini.widgets import LivePanel, choice, log_slider, slider
+
+NOTEBOOKS = sorted((data.FOLDER.parent / "notebooks").glob("*.ipynb"))
+
+
+def picture(panel):
+    return np.asarray(Image.open(io.BytesIO(panel.picture.value)).convert("L"), float)
+
+
+def stops(widget):
+    """Minimum, default and maximum of a slider, or every option of a choice."""
+    if hasattr(widget, "options"):
+        return list(widget.options)
+    ends = (widget.min, widget.max)
+    return [*((widget.base**v for v in ends) if hasattr(widget, "base") else ends), widget.value]
+
+
+@pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
+def played(request):
+    """The playgrounds of a notebook after *all* its cells have run, as a reader meets them."""
+    panels, keep = [], LivePanel.__init__
+
+    def remember(self, *args, **kwargs):
+        keep(self, *args, **kwargs)
+        panels.append(self)
+
+    LivePanel.__init__ = remember
+    here = {"__name__": "__main__"}
+    try:
+        for cell in nbformat.read(request.param, as_version=4).cells:
+            if cell.cell_type == "code":
+                exec(compile(cell.source, f"{request.param.stem}/{cell.id}", "exec"), here)
+    finally:
+        LivePanel.__init__ = keep
+    return panels
+
+
+def test_every_notebook_has_a_playground_and_every_slider_moves_it(played, monkeypatch):
+    assert played
+    for panel in played:
+        first = panel.picture.value
+        changed = False
+        for name, widget in panel.sliders.items():
+            default = widget.value
+            for stop in [*stops(widget), default]:
+                widget.value = stop
+                assert "⚠" not in panel.said.value, f"{name} = {stop}: {panel.said.value}"
+                assert len(panel.said.value) > 80 and "nan" not in panel.said.value
+                assert picture(panel).std() > 5, f"{name} = {stop}: a blank picture"
+                changed = changed or panel.picture.value != first
+            assert panel.picture.value == first, f"{name}: going back does not give the first picture again"
+        assert changed
+
+
+def test_both_ends_of_all_sliders_together_are_fine(played):
+    for panel in played:
+        for end in (0, 1, 2):
+            for widget in panel.sliders.values():
+                widget.value = stops(widget)[min(end, len(stops(widget)) - 1)]
+            assert "⚠" not in panel.said.value
+            assert np.isfinite(picture(panel)).all() and picture(panel).std() > 5
+
+
+def make(update, **sliders):
+    fig, ax = plots.sheet()
+    (line,) = ax.plot([0, 1], [0, 1])
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    return LivePanel(fig, [line], lambda **values: update(line, **values), alt="a line", **sliders), line, ax
+
+
+def test_blitting_draws_what_a_full_redraw_draws():
+    def tilt(line, slope):
+        line.set_data([0.2, 0.8], [0.2, slope])  # away from the axes, which a full redraw draws on top
+
+    panel, line, _ = make(tilt, slope=slider(0.2, 0.0, 1.0, 0.1, "slope"))
+    panel.sliders["slope"].value = 0.7
+    fast = picture(panel)
+    line.set_animated(False)
+    panel.fig.canvas.draw()
+    slow = np.asarray(Image.fromarray(np.asarray(panel.fig.canvas.buffer_rgba())[..., :3]).convert("L"), float)
+    assert np.abs(fast - slow).max() <= 2
+
+
+def test_a_change_of_limits_draws_the_axes_again():
+    def stretch(line, top):
+        line.axes.set_ylim(0, top)
+
+    panel, _, ax = make(stretch, top=slider(1.0, 1.0, 9.0, 1.0, "top"))
+    before = picture(panel)
+    panel.sliders["top"].value = 9.0
+    assert np.abs(picture(panel)[:, :60] - before[:, :60]).max() > 50  # the tick labels on the left have changed
+
+
+def test_51_an_exception_is_shown_in_words_and_the_picture_stays():
+    def fragile(line, x):
+        line.set_data([0, 1], [0, x])
+        if x > 0.5:
+            raise ValueError("<b>no</b> model for x > 0.5")
+        return "fine & well"
+
+    panel, _, _ = make(fragile, x=slider(0.1, 0.0, 1.0, 0.1, "x"))
+    good = panel.picture.value
+    panel.sliders["x"].value = 0.9
+    assert "⚠ ValueError: &lt;b&gt;no&lt;/b&gt; model" in panel.said.value  # 56: escaped
+    assert panel.picture.value == good
+    panel.sliders["x"].value = 0.2
+    assert "fine &amp; well" in panel.said.value and panel.picture.value != good
+
+
+def test_a_reader_without_a_kernel_gets_the_picture_and_its_text():
+    panel, _, _ = make(lambda line, x: None, x=slider(1, 0, 2, 1, "x"))
+    bundle, metadata = panel._repr_mimebundle_()
+    assert bundle["text/plain"] == repr(panel) == "<LivePanel: a line>"
+    assert bundle["image/png"].startswith("iVBOR") and metadata["image/png"]["alt"] == "a line"
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
+def test_sliders_are_whole_where_their_numbers_are():
+    assert type(slider(1, 0, 9, 1, "n")).__name__ == "IntSlider"
+    assert slider(0.25, 0.0, 1.0, 0.05, "x").readout_format == ".2f"
+    assert slider(0.5, 0.0, 1.0, 0.5, "x").readout_format == ".1f"
+    assert np.isclose(log_slider(0.1, 0.01, 1.0, "lr").value, 0.1)
+    assert choice(["a", "b"], "which").value == "a"
