@@ -105,10 +105,10 @@ def surface(x, y, z, ax, levels=14, **labels):
     return named(ax, **labels)
 
 
-def frame(ax, values, least=0.0):
-    """Limits of the y axis around the finite values, on round numbers, so that a small move does not redraw it."""
+def frame(ax, values):
+    """Limits of the y axis around the finite values, on a coarse grid, so that a small move seldom redraws it."""
     values = np.asarray(values, float)
     low, high = np.nanmin(values), np.nanmax(values)
-    step = 10 ** np.floor(np.log10(max(high - low, least, 1e-9))) / 2
+    step = 2 ** np.ceil(np.log2(max(high - low, 1e-9))) / 4
     ax.set_ylim(np.floor(low / step - 0.1) * step, np.ceil(high / step + 0.1) * step)
     return ax
