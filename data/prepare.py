@@ -110,7 +110,7 @@ def spoil_B(table, rng):
     """Semicolons, decimal commas, latin-1, mmol/L, German names in another order, dates with dots."""
     dirty = pd.DataFrame(
         {
-            "Krank": table["target"].map({0: "nein", 1: "ja"}),
+            "target": table["target"].map({0: "nein", 1: "ja"}),
             "Aufnahme": table["visit"].dt.strftime("%d.%m.%Y"),
             "Cholesterin (mmol/L)": [f"{v:.1f}".replace(".", ",") if v == v else "" for v in table["cholesterol"]],
             "Blutdruck": [f"{v:.0f}" if v == v else "unbekannt" for v in table["pressure"]],

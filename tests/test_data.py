@@ -107,7 +107,6 @@ def cleaned():
             "männlich": "male",
             "Blutdruck": "pressure",
             "Cholesterin (mmol/L)": "cholesterol",
-            "Krank": "target",
         },
         missing=(*data.MISSING, "unbekannt"),
         decimal=",",
