@@ -3,7 +3,14 @@
 import importlib.metadata
 import sys
 
-NEEDED = {"numpy": (2, 0), "pandas": (2, 2), "matplotlib": (3, 8), "ipywidgets": (8, 1), "jupyterlab": (4, 2)}
+NEEDED = {
+    "numpy": (2, 0),
+    "pandas": (2, 2),
+    "matplotlib": (3, 8),
+    "ipywidgets": (8, 1),
+    "jupyterlab": (4, 2),
+    "tqdm": (4, 66),
+}
 
 
 def environment():

@@ -354,6 +354,69 @@ def prepare(table, *, rng, target="target", hospital="hospital", share=0.3):
     return standardise(train, *moments), standardise(test, *moments)
 
 
+def split_evenly(n, K, rng):
+    """The hospital (0 … K−1) of each of n records, by chance, sizes equal to within one: (n,)."""
+    return rng.permutation(np.arange(n) % K)
+
+
+def split_by_size(n, K, skew, rng):
+    """The hospital of each of n records, by chance, sizes like (k+1)^−skew and at least 1: (n,)."""
+    share = np.arange(1, K + 1) ** -float(skew)
+    bounds = np.round(np.cumsum(share / share.sum()) * (n - K)).astype(int)
+    sizes = np.diff(bounds, prepend=0) + 1
+    return rng.permutation(np.repeat(np.arange(K), sizes))
+
+
+def split_by_label(y, K, alpha, rng):
+    """The hospital of each record, equal sizes, each hospital with class shares drawn from Dirichlet(α · prior): (n,).
+
+    α → ∞: everywhere the same mixture; α → 0: one class per hospital, while it lasts. Hsu et al. 2019,
+    arXiv:1909.06335. Notebook 07.
+    """
+    number("alpha", alpha, above=0, hint="alpha=100 is nearly even, alpha=0.1 nearly one class per hospital.")
+    label = np.unique(y, return_inverse=True)[1]
+    pools = [rng.permutation(np.flatnonzero(label == c)) for c in range(label.max() + 1)]
+    prior, groups = np.bincount(label) / len(label), np.empty(len(label), int)
+    for k, seats in enumerate(np.array_split(groups, K)):
+        left = np.array([len(pool) for pool in pools])
+        take = np.minimum(np.round(rng.dirichlet(alpha * prior) * seats.size).astype(int), left)
+        while take.sum() > seats.size:
+            take[np.argmax(take)] -= 1
+        while take.sum() < seats.size:  # a class has run out: fill up from the one with most left
+            take[np.argmax(left - take)] += 1
+        for c, pool in enumerate(pools):
+            groups[pool[: take[c]]] = k
+            pools[c] = pool[take[c] :]
+    return groups
+
+
+def split_by_column(values):
+    """The hospital of each record by what stands in a column (a region, a scanner, an age band): (n,) of text."""
+    return np.asarray(values).astype(str)
+
+
+def shift_features(hospitals, amount, rng):
+    """Another instrument in every hospital: x ← x · exp(amount · sₖ) + amount · mₖ, with sₖ, mₖ ~ N(0, I)."""
+    s, m = rng.normal(size=(2, len(hospitals.names), 1, hospitals.X.shape[-1]))
+    shifted = hospitals.X * np.exp(amount * s) + amount * m
+    return hospitals._replace(X=np.where(hospitals.w[..., None] > 0, shifted, 0).astype(hospitals.X.dtype))
+
+
+def synthetic(K, alpha, beta, *, d=60, rng):
+    """FedProx's synthetic(α, β) with two classes: α says how the hospitals' models differ, β how their patients do.
+
+    uₖ ~ N(0, α), (βₖ, bₖ) ~ N(uₖ, 1); Bₖ ~ N(0, β), vₖ ~ N(Bₖ, 1), x ~ N(vₖ, diag(j^−1.2)); y = [xβₖ + bₖ > 0];
+    sizes ⌊LogNormal(4, 2)⌋ + 50, at most 2,000. Li et al. 2020, arXiv:1812.06127 (there ten classes). Notebook 08.
+    """
+    sizes = np.minimum(np.floor(rng.lognormal(4, 2, K)) + 50, 2000).astype(int)
+    u, B = rng.normal(0, np.sqrt(alpha), (K, 1)), rng.normal(0, np.sqrt(beta), (K, 1))
+    weights, v = rng.normal(u, 1, (K, d + 1)), rng.normal(B, 1, (K, d))
+    k = np.repeat(np.arange(K), sizes)
+    X = rng.normal(v[k], np.arange(1, d + 1) ** -0.6)
+    y = (X * weights[k, :-1]).sum(-1) + weights[k, -1] > 0
+    return stack(X, y.astype(float), np.array([f"H{i + 1:03d}" for i in range(K)])[k])
+
+
 def make_hospitals(K, n, *, d=8, skew=0.0, difference=0.0, rng):
     """K made-up hospitals of n records on average, for the simulator: Hospitals with labels 0 and 1.
 

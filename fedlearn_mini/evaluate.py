@@ -1,8 +1,10 @@
 """How good is a model, and for whom? Metrics of labels y (n,) and predicted probabilities p (n,).
 
-Held to scikit-learn's numbers by the tests. Notebook 05.
+Held to scikit-learn's numbers by the tests. Notebooks 05 and 10.
 """
 
+import itertools
+import math
 import warnings
 
 import numpy as np
@@ -53,6 +55,72 @@ def per_hospital(metric, model, theta, hospitals):
             stacklevel=2,
         )
     return values
+
+
+def calibration(y, p, bins=10):
+    """In `bins` equal slices of [0, 1]: mean prediction, share that is diseased, and number of records, each (bins,).
+
+    Empty slices have NaN and 0. A calibrated model has the first two equal. Notebook 10.
+    """
+    place = np.minimum((p * bins).astype(int), bins - 1)
+    count = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        return np.bincount(place, p, bins) / count, np.bincount(place, y, bins) / count, count
+
+
+def calibration_error(y, p, bins=10):
+    """Σ (records in the slice / n) · |mean prediction − share diseased|: the expected calibration error.
+
+    Naeini et al. 2015, AAAI. It depends on `bins`, and with few records it is above 0 for a perfect model too.
+    """
+    predicted, observed, count = calibration(y, p, bins)
+    return float(np.nansum(count * np.abs(predicted - observed)) / len(y))
+
+
+def jain(values):
+    """(Σ xₖ)² / (K Σ xₖ²): 1 if all hospitals have the same, 1/K if one has everything. Jain et al. 1984."""
+    return float(np.sum(values) ** 2 / (len(values) * np.sum(np.square(values))))
+
+
+def leave_one_out(value, K):
+    """What the whole is worth more than the whole without hospital k: (K,). value takes a tuple of hospitals."""
+    everybody = tuple(range(K))
+    return np.array([value(everybody) - value(everybody[:k] + everybody[k + 1 :]) for k in everybody])
+
+
+def shapley(value, K):
+    """Hospital k's average gain over all orders of joining: (K,), exact, from all 2ᴷ coalitions (K ≤ 10).
+
+    Σ over S without k of |S|! (K − |S| − 1)! / K! · (v(S + k) − v(S)); the shares sum to v(all) − v(nobody).
+    Shapley 1953. value takes a sorted tuple of hospital numbers. Notebook 10.
+    """
+    if K > 10:
+        raise ValueError(f"{K} hospitals have {2**K} coalitions. Exact Shapley values are for at most 10.")
+    worth = {S: value(S) for size in range(K + 1) for S in itertools.combinations(range(K), size)}
+    shares = np.zeros(K)
+    for S, v in worth.items():
+        for k in set(range(K)) - set(S):
+            chance = math.factorial(len(S)) * math.factorial(K - len(S) - 1) / math.factorial(K)
+            shares[k] += chance * (worth[tuple(sorted((*S, k)))] - v)
+    return shares
+
+
+def permutation_importance(metric, model, theta, hospitals, *, repeats=5, rng):
+    """How much the metric falls at each hospital when one feature is shuffled among its patients: (K, d).
+
+    Breiman 2001, Machine Learning 45. Correlated features share their importance. Notebook 10.
+    """
+    fall = np.zeros((len(hospitals.names), hospitals.X.shape[-1]))
+    for k in range(len(fall)):
+        X, y = hospitals.one(k)
+        own = theta if theta.ndim == 1 else theta[k]
+        whole = metric(y, model.predict(own, X))
+        for j in range(X.shape[1]):
+            for _ in range(repeats):
+                shuffled = X.copy()
+                shuffled[:, j] = rng.permutation(X[:, j])
+                fall[k, j] += (whole - metric(y, model.predict(own, shuffled))) / repeats
+    return fall
 
 
 def scoreboard(columns, names, digits=3):

@@ -14,7 +14,7 @@ import numpy as np
 
 from .aggregate import weighted_mean
 from .checks import number, whole
-from .local import draw_batches, sgd
+from .local import draw_batches, sgd, steps_in
 from .server import Server, fedavg
 
 
@@ -28,10 +28,13 @@ class Plan:
     """The settings of a federation; a variant is `dataclasses.replace(plan, lr=0.05)`.
 
     lr η > 0 · steps local steps a round · batch records a step (None: all) · epochs instead of steps, passes
-    over the records · mu FedProx's pull · fraction of the hospitals invited to a round · dropout chance that an
-    invited one does not answer · aggregate (updates, weights, rng) -> (P,) · server what is done with it ·
-    uplink (updates, rng) -> updates, everything that happens on the wire · block hospitals trained at a time
-    (memory, never results) · seed. A setting that cannot work raises a ValueError in words. Notebook 03.
+    over the records · mu FedProx's pull · scaffold control variates against drift · normalise FedNova's average,
+    by steps taken · shared mask (P,) of the parameters that travel, the others stay at home (None: all travel) ·
+    fraction of the hospitals invited to a round · dropout chance that an invited one does not answer, or a function
+    round -> chances (K,) · stragglers chance that one manages only a part of its steps · late chance that an update
+    arrives a round later · aggregate (updates, weights, rng) -> (P,) · server what is done with it · uplink (updates,
+    rng) -> updates, everything that happens on the wire · block hospitals trained at a time (memory, never results) ·
+    seed. A setting that cannot work raises a ValueError in words. Notebooks 03, 08 and 09.
     """
 
     lr: float = 0.1
@@ -39,8 +42,13 @@ class Plan:
     batch: int | None = None
     epochs: int | None = None
     mu: float = 0.0
+    scaffold: bool = False
+    normalise: bool = False
+    shared: np.ndarray | None = None
     fraction: float = 1.0
-    dropout: float = 0.0
+    dropout: float | Callable = 0.0
+    stragglers: float = 0.0
+    late: float = 0.0
     aggregate: Callable = weighted_mean
     server: Server = field(default_factory=fedavg)
     uplink: Callable = as_it_is
@@ -51,7 +59,10 @@ class Plan:
         number("the learning rate lr", self.lr, above=0, hint="Try lr=0.1; if training diverges, less.")
         number("mu", self.mu, least=0, hint="mu=0 is plain federated averaging.")
         number("fraction", self.fraction, above=0, most=1, hint="fraction=1 invites every hospital.")
-        number("dropout", self.dropout, least=0, below=1, hint="dropout=0 means that everybody answers.")
+        if not callable(self.dropout):
+            number("dropout", self.dropout, least=0, below=1, hint="dropout=0 means that everybody answers.")
+        number("stragglers", self.stragglers, least=0, most=1, hint="stragglers=0: everybody does all its steps.")
+        number("late", self.late, least=0, most=1, hint="late=0: every update arrives in its round.")
         for name in ("steps", "block"):
             whole(name, getattr(self, name))
         for name in ("batch", "epochs"):
@@ -64,11 +75,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class State:
-    """Where a federation stands: rounds completed, theta (P,), and the server's memory (a dict of arrays)."""
+    """Where a federation stands: rounds completed, theta (P,), the server's memory and what the hospitals keep.
+
+    memory and kept are dicts of arrays. kept holds, where the plan needs them, SCAFFOLD's "control" (K, P), the
+    "own" parameters (K, P) of a model with a part that stays home, and late updates "way" (·, P) with their "load".
+    """
 
     round: int
     theta: np.ndarray
     memory: dict
+    kept: dict = field(default_factory=dict)
 
 
 def initial(model, plan, theta=None):
@@ -88,55 +104,119 @@ def one_round(state, model, hospitals, plan):
     """One round of federated learning: (State, …) -> State, record.
 
     The record says who took part, whose update was refused because it was not finite, how far the model moved
-    and how many bytes travelled. A round in which nobody answers leaves θ as it was. McMahan et al. 2017,
+    and how many bytes travelled. A round in which nothing arrives leaves θ as it was. McMahan et al. 2017,
     arXiv:1602.05629; notebook 03 derives it with an explicit loop over hospitals.
     """
     rng = np.random.default_rng([plan.seed, state.round])
-    K = len(hospitals.names)
-    theta = state.theta.astype(hospitals.X.dtype, copy=False)
+    theta, K = state.theta.astype(hospitals.X.dtype, copy=False), len(hospitals.names)
+    kept = at_home(state.kept, theta, K, plan)
     # 1. invite
     invited = np.sort(rng.choice(K, max(1, round(plan.fraction * K)), replace=False))
-    present = invited[rng.random(invited.size) >= plan.dropout]
+    absence = plan.dropout(state.round) if callable(plan.dropout) else np.full(K, plan.dropout)
+    present = invited[rng.random(invited.size) >= absence[invited]]
+    sizes = hospitals.sizes[present]
     # 2. train
-    updates = train(model, np.broadcast_to(theta, (present.size, theta.size)), hospitals, present, plan, rng) - theta
+    steps = local_steps(plan, sizes, rng)
+    start = np.broadcast_to(theta, (present.size, theta.size))
+    if plan.shared is not None:
+        start = np.where(plan.shared, theta, kept["own"][present])
+    control, drift = 0, np.zeros((present.size, 1), theta.dtype)
+    if plan.scaffold:
+        control = plan.aggregate(kept["control"], hospitals.sizes, rng)  # c, weighted as the updates are
+        drift = control - kept["control"][present]
+    updates = train(model, start, hospitals, present, steps, drift, plan, rng) - start
     # 3. upload; what arrives is checked before it is used
-    updates = plan.uplink(updates, rng)
+    kept = remember(kept, present, start, updates, control, steps, plan)
+    updates = plan.uplink(outgoing(updates, sizes, steps, plan), rng)
     sound = np.isfinite(updates).all(axis=-1)
+    arrived, load = updates[sound], sizes[sound]
+    if plan.late:
+        arrived, load, kept = delayed(arrived, load, kept, plan, rng)
     # 4. aggregate   5. step
-    update, memory = np.zeros_like(theta), state.memory
-    if sound.any():
-        update = plan.aggregate(updates[sound], hospitals.sizes[present[sound]], rng)
+    update = np.zeros_like(theta)
+    memory = {name: value.astype(theta.dtype, copy=False) for name, value in state.memory.items()}
+    if load.size:
+        update = plan.aggregate(arrived, load, rng)
         theta, memory = plan.server.step(theta, update, memory)
+    wire = theta.itemsize * (theta.size if plan.shared is None else np.count_nonzero(plan.shared))
+    wire *= 2 if plan.scaffold else 1  # a control variate travels beside the model, both ways
     record = {
         "round": state.round + 1,
-        "hospitals": int(sound.sum()),
+        "hospitals": int(load.size),
         "refused": ", ".join(hospitals.names[k] for k in present[~sound]),
         "update_norm": float(np.linalg.norm(update)),
-        "bytes_up": int(updates.nbytes),
-        "bytes_down": int(invited.size * theta.nbytes),
+        "bytes_up": int(present.size * wire),
+        "bytes_down": int(invited.size * wire),
     }
-    return State(state.round + 1, theta, memory), record
+    return State(state.round + 1, theta, memory, kept), record
 
 
-def train(model, theta, hospitals, present, plan, rng):
+def at_home(kept, theta, K, plan):
+    """What the hospitals keep, with the rows that this plan needs and the first round has not made yet."""
+    rows = {"control": np.zeros((K, theta.size), theta.dtype)} if plan.scaffold else {}
+    rows |= {"own": np.tile(theta, (K, 1))} if plan.shared is not None else {}
+    return rows | kept
+
+
+def local_steps(plan, sizes, rng):
+    """How many steps each hospital takes: (k,). A straggler stops after a random part of them."""
+    steps = np.full(sizes.shape, plan.steps) if plan.epochs is None else steps_in(plan.epochs, sizes, plan.batch)
+    if plan.stragglers:
+        slow = rng.random(sizes.size) < plan.stragglers
+        steps = np.where(slow, rng.integers(1, np.maximum(steps, 2)), steps)
+    return steps
+
+
+def train(model, theta, hospitals, present, steps, drift, plan, rng):
     """The local steps of the hospitals in `present` (sorted row numbers), from their rows of theta: (k, P) → (k, P).
 
     Hospitals are taken a block at a time, so that memory does not grow with their number; all chance is drawn
     before, so that the block size changes nothing.
     """
-    batches, steps, trained = None, plan.steps, np.empty(theta.shape, theta.dtype)
-    if plan.batch is not None and present.size:
-        batches = draw_batches(hospitals.w[present], plan.batch, plan.steps, rng, plan.epochs)
-        steps = batches[0].shape[-2]
-    sizes = hospitals.sizes
+    batches, sizes, trained = None, hospitals.sizes[present], np.empty(theta.shape, theta.dtype)
+    if plan.batch is not None:
+        batches = draw_batches(hospitals.w[present], plan.batch, steps, rng)
     for at in range(0, present.size, plan.block):
         seats = slice(at, at + plan.block)
-        rows = spanned(present[seats])
+        rows, n = spanned(present[seats]), sizes[seats].max()  # padding that only other blocks need stays behind
         mine = None if batches is None else [part[seats] for part in batches]
-        n = sizes[rows].max()  # the padding that only larger hospitals elsewhere need stays behind
         data = hospitals.X[rows, :n], hospitals.y[rows, :n], hospitals.w[rows, :n]
-        trained[seats] = sgd(model, theta[seats], *data, lr=plan.lr, steps=steps, batches=mine, mu=plan.mu)
+        how = {"lr": plan.lr, "steps": steps[seats], "batches": mine, "mu": plan.mu, "drift": drift[seats]}
+        trained[seats] = sgd(model, theta[seats], *data, **how)
     return trained
+
+
+def remember(kept, present, start, updates, control, steps, plan):
+    """What stays at the hospitals after training: control variates (SCAFFOLD) and the part of θ that is their own."""
+    new, sound = {}, np.isfinite(updates).all(axis=-1)
+    at, moved = present[sound], updates[sound]
+    if plan.scaffold:  # Karimireddy et al. 2020, option II: cₖ ← cₖ − c + (θ − θₖ)/(steps · η)
+        new["control"] = kept["control"].copy()
+        new["control"][at] -= control + moved / (steps[sound, None] * plan.lr).astype(moved.dtype)
+    if plan.shared is not None:
+        new["own"] = kept["own"].copy()
+        new["own"][at] = start[sound] + moved
+    return new | {name: kept[name] for name in ("way", "load") if name in kept}
+
+
+def outgoing(updates, sizes, steps, plan):
+    """What a hospital sends of its update: the shared part, and with FedNova scaled as if all had taken equal steps.
+
+    Δₖ · τ̄/τₖ with τ̄ = Σ nₖτₖ / Σ nₖ: Wang et al. 2020, arXiv:2007.07481. Notebook 08.
+    """
+    if plan.shared is not None:
+        updates = np.where(plan.shared, updates, 0)
+    if plan.normalise and sizes.size:
+        updates = updates * (sizes @ steps / sizes.sum() / steps)[:, None].astype(updates.dtype)
+    return updates
+
+
+def delayed(arrived, load, kept, plan, rng):
+    """Some updates are late: they wait in `kept` and join the next round's, computed from the older model."""
+    late = rng.random(load.size) < plan.late
+    before = kept.get("way", arrived[:0]), kept.get("load", load[:0])
+    now = np.concatenate([before[0], arrived[~late]]), np.concatenate([before[1], load[~late]])
+    return *now, kept | {"way": arrived[late], "load": load[late]}
 
 
 def spanned(rows):
@@ -162,7 +242,9 @@ def alone(model, hospitals, plan, rounds, theta=None):
     K, start = len(hospitals.names), initial(model, plan, theta).theta.astype(hospitals.X.dtype)
     own = np.broadcast_to(start, (K, start.size))
     for r in range(whole("rounds", rounds)):
-        own = train(model, own, hospitals, np.arange(K), plan, np.random.default_rng([plan.seed, r]))
+        rng = np.random.default_rng([plan.seed, r])
+        steps = local_steps(plan, hospitals.sizes, rng)
+        own = train(model, own, hospitals, np.arange(K), steps, np.zeros((K, 1), own.dtype), plan, rng)
     return own
 
 
@@ -247,7 +329,7 @@ def ready(hospitals, model):
 def save(path, state, history=None):
     """Write state and history to one .npz file, whole or not at all: an older file survives a full disk."""
     held = {"round": state.round, "theta": state.theta}
-    held |= {f"memory/{name}": value for name, value in state.memory.items()}
+    held |= {f"{part}/{name}": v for part in ("memory", "kept") for name, v in getattr(state, part).items()}
     if history is not None:
         held |= {f"history/{name}": column.to_numpy() for name, column in history.reset_index().items()}
         held = {name: np.asarray(v, dtype=str) if np.asarray(v).dtype == object else v for name, v in held.items()}
@@ -279,11 +361,7 @@ def load(path, model=None, *, most_bytes=10**9):
             raise ValueError(f"it would unpack to {size:.2g} bytes, more than most_bytes = {most_bytes:.2g}")
         with np.load(path, allow_pickle=False) as held:
             held = {name: held[name] for name in held.files}
-        state = State(
-            int(held["round"]),
-            held["theta"],
-            {name.removeprefix("memory/"): v for name, v in held.items() if name.startswith("memory/")},
-        )
+        state = State(int(held["round"]), held["theta"], within(held, "memory"), within(held, "kept"))
     except FileNotFoundError:
         raise
     except (ValueError, KeyError, OSError, MemoryError, EOFError, zipfile.BadZipFile) as error:
@@ -293,5 +371,10 @@ def load(path, model=None, *, most_bytes=10**9):
             f"{os.fspath(path)!r} holds {state.theta.size} parameters, but this model has {model.P}: "
             "it was saved with another model."
         )
-    columns = {name.removeprefix("history/"): v for name, v in held.items() if name.startswith("history/")}
+    columns = within(held, "history")
     return state, pd.DataFrame(columns).set_index("round") if columns else None
+
+
+def within(held, part):
+    """The arrays of one part of a saved file, {"memory/m": …} -> {"m": …}."""
+    return {name.removeprefix(f"{part}/"): value for name, value in held.items() if name.startswith(f"{part}/")}

@@ -9,33 +9,40 @@ import numpy as np
 def sgd(model, theta, X, y, w, *, lr, steps, batches=None, mu=0.0, drift=0.0):
     """θ ← θ − η[∇f(θ) + μ(θ − θ₀) + drift], `steps` times: (..., P) → (..., P).
 
-    batches None uses all records in every step; otherwise the pair (rows, shares) of `draw_batches`, one
-    batch a step. μ > 0 is FedProx (Li et al. 2020, arXiv:1812.06127), drift is SCAFFOLD's correction
-    (Karimireddy et al. 2020, arXiv:1910.06378); at 0 this is plain gradient descent. Notebooks 01, 02.
+    steps is one number, or one for each hospital (...). batches None uses all records in every step; otherwise
+    the pair (rows, shares) of `draw_batches`, one batch a step. μ > 0 is FedProx (Li et al. 2020,
+    arXiv:1812.06127), drift is SCAFFOLD's correction (Karimireddy et al. 2020, arXiv:1910.06378); at 0 this is
+    plain gradient descent. Notebooks 01, 02 and 08.
     """
-    start = theta
-    for s in range(steps):
+    start, steps = theta, np.asarray(steps)
+    for s in range(steps.max(initial=0)):
         Xs, ys, ws = (X, y, w) if batches is None else take_batch(X, y, *batches, s)
         direction = model.grad(theta, Xs, ys, ws) + mu * (theta - start) + drift
-        theta = theta - lr * (direction * ws.any(-1, keepdims=True))  # no records in this step: stay put
+        theta = theta - lr * (direction * (s < steps)[..., None])  # who has finished stays put
     return theta
 
 
-def draw_batches(w, size, steps, rng, epochs=None):
+def draw_batches(w, size, steps, rng):
     """Which records each hospital uses in each step: rows and shares, both (..., steps, size).
 
     w (..., n) are row weights, 0 on padding. Each hospital shuffles its records once and walks through them
-    in a circle, `size` at a time (all of them where it has fewer). A share is 1/(records in the batch).
-    With `epochs`, hospital k takes ⌈epochs · nₖ / size⌉ steps and then rests: its shares are 0.
+    in a circle, `size` at a time (all of them where it has fewer). A share is 1/(records in the batch), and 0 once
+    the hospital has done its steps (one number, or one for each).
     """
+    steps = np.asarray(steps)[..., None, None]
     sizes = (w > 0).sum(-1)[..., None, None]
     shuffled = np.argsort(np.where(w > 0, rng.random(w.shape), np.inf), axis=-1)  # padding comes last
     full = np.minimum(size, sizes)
-    quota = steps if epochs is None else np.ceil(epochs * sizes / full).astype(int)
-    step, seat = np.arange(np.max(quota))[:, None], np.arange(size)
+    step, seat = np.arange(steps.max(initial=0))[:, None], np.arange(size)
     place = (step * full + seat) % sizes
-    rows = np.take_along_axis(shuffled, place.reshape(*w.shape[:-1], -1), axis=-1).reshape(place.shape)
-    return rows, ((seat < full) & (step < quota)) / full.astype(w.dtype)
+    flat = place.reshape(*w.shape[:-1], step.size * size)
+    rows = np.take_along_axis(shuffled, flat, axis=-1).reshape(place.shape)
+    return rows, ((seat < full) & (step < steps)) / full.astype(w.dtype)
+
+
+def steps_in(epochs, sizes, batch):
+    """⌈epochs · nₖ / batch⌉: the steps that a pass over the records takes in each hospital, (K,) → (K,)."""
+    return np.ceil(epochs * sizes / np.minimum(batch, sizes)).astype(int)
 
 
 def take_batch(X, y, rows, shares, s):

@@ -27,8 +27,9 @@ class Model(NamedTuple):
 
 
 def sigmoid(z):
-    """σ(z) = 1 / (1 + e⁻ᶻ), written as (1 + tanh(z/2)) / 2 so that no z overflows."""
-    return 0.5 * (1 + np.tanh(0.5 * z))
+    """σ(z) = 1 / (1 + e⁻ᶻ). Where e⁻ᶻ is too large for a float it is ∞, and 1/∞ = 0 is the right answer."""
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-z))
 
 
 def cross_entropy(z, y, w):

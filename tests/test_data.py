@@ -226,3 +226,68 @@ def test_hospitals_made_alike_share_one_truth(rng):
 def test_load_finds_what_there_is():
     with pytest.raises(ValueError, match="no data set 'hart'. Did you mean 'heart'"):
         data.load("hart")
+
+
+# ---------------------------------------------------------------- splits
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        lambda y, rng: data.split_evenly(len(y), 7, rng),
+        lambda y, rng: data.split_by_size(len(y), 7, 1.5, rng),
+        lambda y, rng: data.split_by_label(y, 7, 0.3, rng),
+    ],
+    ids=["evenly", "by size", "by label"],
+)
+def test_every_record_gets_one_hospital_and_no_hospital_is_empty(split, rng):
+    y = rng.integers(0, 3, 500)
+    groups = split(y, rng)
+    assert groups.shape == y.shape and set(groups) == set(range(7))
+
+
+def test_splits_have_the_sizes_that_they_promise(rng):
+    assert np.ptp(np.bincount(data.split_evenly(503, 7, rng))) == 1
+    sizes = np.bincount(data.split_by_size(10_000, 5, 1.0, rng))
+    assert np.allclose(sizes / sizes[0], 1 / np.arange(1, 6), atol=0.01)
+    assert np.ptp(np.bincount(data.split_by_size(100, 4, 0.0, rng))) <= 1
+    assert np.ptp(np.bincount(data.split_by_label(rng.integers(0, 2, 402), 4, 1.0, rng))) <= 1
+
+
+def test_alpha_says_how_much_the_labels_differ(rng):
+    y = rng.integers(0, 2, 4000)
+
+    def spread(alpha):
+        groups = data.split_by_label(y, 20, alpha, np.random.default_rng(1))
+        return np.std([y[groups == k].mean() for k in range(20)])
+
+    assert spread(1e6) < 0.05 < spread(10) < spread(1) < spread(0.05)
+    assert spread(0.05) > 0.35  # nearly one class each
+    with pytest.raises(ValueError, match="alpha must be"):
+        data.split_by_label(y, 3, 0, rng)
+
+
+def test_shifting_by_nothing_changes_nothing(rng):
+    hospitals = data.make_hospitals(3, 20, rng=rng)
+    assert (data.shift_features(hospitals, 0.0, rng).X == hospitals.X).all()
+    moved = data.shift_features(hospitals, 1.0, rng)
+    assert np.ptp(moved.X.mean(1), axis=0).min() > np.ptp(hospitals.X.mean(1), axis=0).max() * 0.2
+    assert (moved.y == hospitals.y).all()
+
+
+def test_synthetic_hospitals_differ_as_alpha_and_beta_say():
+    def spreads(alpha, beta):
+        many = data.synthetic(400, alpha, beta, rng=np.random.default_rng(0))
+        means = np.array([many.one(k)[0].mean() for k in range(400)])
+        return many, np.std(means)
+
+    plain, narrow = spreads(0, 0)
+    _, wide = spreads(0, 4)
+    assert plain.X.shape[-1] == 60 and plain.sizes.min() >= 50 and plain.sizes.max() <= 2000
+    assert abs(narrow - 1 / np.sqrt(60)) < 0.03 and abs(wide - np.sqrt(4 + 1 / 60)) < 0.2
+    X, y = plain.one(0)
+    assert abs(X[:, 0].std() - 1) < 0.2 and abs(X[:, -1].std() - 60**-0.6) < 0.02
+
+
+def test_a_column_splits_by_its_values():
+    assert data.split_by_column([1, "b", 1]).tolist() == ["1", "b", "1"]

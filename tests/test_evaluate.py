@@ -59,3 +59,67 @@ def test_per_hospital_takes_one_model_or_one_each(hospitals):
     assert (one == each).all()
     X, y = hospitals.one(2)
     assert np.isclose(one[2], metrics.accuracy_score(y, model.predict(theta, X) > 0.5))
+
+
+@given(labelled)
+def test_calibration_equals_scikit_learns(pair):
+    from sklearn.calibration import calibration_curve
+
+    y, p = map(np.array, pair)
+    p = np.clip(p - 0.01, 0, 1)  # off the edges of the slices, which the two libraries give to different sides
+    predicted, observed, count = evaluate.calibration(y, p, bins=5)
+    theirs = calibration_curve(y, p, n_bins=5)
+    assert np.allclose(observed[count > 0], theirs[0]) and np.allclose(predicted[count > 0], theirs[1])
+    assert count.sum() == len(y)
+
+
+def test_calibration_error_by_hand():
+    y, p = np.array([1, 0, 1, 1.0]), np.array([0.1, 0.15, 0.9, 0.95])
+    slices = 2 * abs(0.125 - 0.5) + 2 * abs(0.925 - 1)  # two records in [0.1, 0.2), two in [0.9, 1]
+    assert np.isclose(evaluate.calibration_error(y, p), slices / 4)
+    assert evaluate.calibration_error(np.array([1.0, 0]), np.array([1.0, 0])) == 0
+
+
+def test_jain_index_ends():
+    assert evaluate.jain(np.full(7, 0.3)) == pytest.approx(1)
+    assert evaluate.jain(np.array([0, 0, 5.0, 0])) == pytest.approx(1 / 4)
+
+
+def test_shapley_values_of_known_games():
+    """The glove game: hospital 0 has a left glove, 1 and 2 a right one each; a pair is worth 1 (2/3, 1/6, 1/6)."""
+    glove = evaluate.shapley(lambda S: float(0 in S and len(S) > 1), 3)
+    assert np.allclose(glove, [2 / 3, 1 / 6, 1 / 6])
+    sizes = np.array([3.0, 1, 4, 1])
+    additive = evaluate.shapley(lambda S: sizes[list(S)].sum(), 4)
+    assert np.allclose(additive, sizes) and np.allclose(
+        evaluate.leave_one_out(lambda S: sizes[list(S)].sum(), 4), sizes
+    )
+    assert np.allclose(evaluate.leave_one_out(lambda S: float(0 in S and len(S) > 1), 3), [1, 0, 0])
+
+
+def test_shapley_values_share_out_the_whole(rng):
+    worth = {}
+    shares = evaluate.shapley(lambda S: worth.setdefault(S, rng.random()), 5)
+    assert np.isclose(shares.sum(), worth[(0, 1, 2, 3, 4)] - worth[()])
+    with pytest.raises(ValueError, match="2048 coalitions"):
+        evaluate.shapley(len, 11)
+
+
+def test_shuffling_a_feature_that_the_model_ignores_changes_nothing(hospitals, rng):
+    theta = np.array([2.0, 0, -1, 0, 0, 0.1])
+    fall = evaluate.permutation_importance(evaluate.auc, models.logistic(5), theta, hospitals, rng=rng)
+    assert fall.shape == (4, 5) and (fall[:, [1, 3, 4]] == 0).all() and np.abs(fall[:, 0]).max() > 0.01
+
+
+def test_permutation_importance_is_scikit_learns_on_average(rng):
+    from sklearn.inspection import permutation_importance
+    from sklearn.linear_model import LogisticRegression
+
+    X = rng.normal(size=(300, 3))
+    y = (X @ [2, 1, 0] + rng.normal(size=300) > 0).astype(float)
+    theirs = LogisticRegression(C=np.inf).fit(X, y)
+    theta = np.append(theirs.coef_, theirs.intercept_)
+    one = data.stack(X, y, ["A"] * 300)
+    ours = evaluate.permutation_importance(evaluate.accuracy, models.logistic(3), theta, one, repeats=40, rng=rng)
+    expected = permutation_importance(theirs, X, y, n_repeats=40, random_state=0).importances_mean
+    assert np.allclose(ours[0], expected, atol=0.015)

@@ -11,7 +11,7 @@ from fedlearn_mini import aggregate, data, federation, models, privacy
 from fedlearn_mini.evaluate import accuracy, auc
 from fedlearn_mini.federation import Plan, alone, fit, initial, one_round, rounds
 from fedlearn_mini.local import sgd
-from fedlearn_mini.server import fedavg
+from fedlearn_mini.server import fedavg, fedyogi
 
 PLANS = {
     "full batch": Plan(lr=0.1, steps=3),
@@ -19,6 +19,12 @@ PLANS = {
     "epochs": Plan(lr=0.1, epochs=2, batch=8),
     "absences": Plan(lr=0.1, steps=2, batch=5, fraction=0.5, dropout=0.4),
     "pulled": Plan(lr=0.1, steps=3, mu=0.5),
+    "scaffold": Plan(lr=0.1, steps=3, batch=5, scaffold=True, fraction=0.5),
+    "nova": Plan(lr=0.1, epochs=1, batch=8, normalise=True, stragglers=0.5),
+    "late": Plan(lr=0.1, steps=3, late=0.5, stragglers=0.3, dropout=0.2),
+    "momentum": Plan(lr=0.1, steps=3, server=fedavg(momentum=0.9)),
+    "yogi": Plan(lr=0.1, steps=3, server=fedyogi()),
+    "own head": Plan(lr=0.1, steps=3, shared=np.arange(29) < 24, fraction=0.5),
     "noise": Plan(lr=0.1, steps=3, aggregate=partial(privacy.noisy_mean, C=0.5, sigma=1.0, expected=4)),
 }
 
@@ -164,7 +170,8 @@ def test_float32_stays_float32(hospitals, name):
     small = as_type(hospitals, "f4")
     state, history = fit(models.mlp(5, (4,)), small, PLANS[name], rounds=3)
     assert state.theta.dtype == "f4"
-    assert history["bytes_down"].iloc[0] % (4 * state.theta.size) == 0
+    numbers = state.theta.size if PLANS[name].shared is None else PLANS[name].shared.sum()
+    assert history["bytes_down"].iloc[0] % (4 * numbers) == 0
 
 
 def test_float32_agrees_with_float64_to_its_precision(model, hospitals):
@@ -228,3 +235,97 @@ def test_the_history_holds_what_was_measured(hospitals):
     assert np.isclose(history["loss"].iloc[-1], model.loss(state.theta, X, y, w), atol=1e-12)
     assert np.isclose(history["accuracy"].iloc[-1], accuracy(y, model.predict(state.theta, X)), atol=1e-12)
     assert list(history.index) == [1, 2]
+
+
+# ---------------------------------------------------------------- hospitals that differ, and servers that remember
+
+
+def test_scaffold_converges_to_the_optimum_where_fedavg_does_not():
+    model, hospitals = quadratics()
+    plain, _ = fit(model, hospitals, Plan(lr=0.1, steps=5), rounds=300)
+    corrected, _ = fit(model, hospitals, Plan(lr=0.1, steps=5, scaffold=True), rounds=300)
+    assert np.isclose(corrected.theta[0], 2.516129032258, atol=1e-10)
+    assert abs(plain.theta[0] - 2.516129032258) > 0.05
+    weighted = aggregate.weighted_mean(corrected.kept["control"], hospitals.sizes)
+    assert np.isclose(weighted[0], 0, atol=1e-9)  # at the optimum the hospitals' gradients cancel
+
+
+def test_scaffold_with_unweighted_averages_finds_the_unweighted_optimum():
+    model, hospitals = quadratics()
+    plan = Plan(lr=0.1, steps=5, scaffold=True, aggregate=aggregate.mean)
+    state, _ = fit(model, hospitals, plan, rounds=300)
+    assert np.isclose(state.theta[0], (0 + 2 + 12) / 7, atol=1e-10)  # Σab / Σa
+
+
+def test_scaffold_among_identical_hospitals_is_fedavg(model, rng):
+    X, y = rng.normal(size=(20, 5)), rng.integers(0, 2, 20).astype(float)
+    twins = data.stack(np.tile(X, (3, 1)), np.tile(y, 3), np.repeat(["A", "B", "C"], 20))
+    theta = model.init(rng)
+    plain, _ = fit(model, twins, Plan(lr=0.1, steps=4), rounds=4, theta=theta)
+    corrected, _ = fit(model, twins, Plan(lr=0.1, steps=4, scaffold=True), rounds=4, theta=theta)
+    assert np.allclose(plain.theta, corrected.theta, atol=1e-12)
+
+
+def test_fednova_with_equal_steps_is_fedavg(hospitals):
+    model, plan = models.logistic(5), Plan(lr=0.1, steps=4)
+    plain, _ = fit(model, hospitals, plan, rounds=3)
+    assert np.allclose(plain.theta, fit(model, hospitals, replace(plan, normalise=True), rounds=3)[0].theta, atol=1e-12)
+
+
+def test_fednova_undoes_the_bias_of_unequal_steps():
+    """Small steps, epochs of batches of one: hospital C takes six steps for A's one. FedAvg leans towards C."""
+    model, hospitals = quadratics()
+    plan = Plan(lr=0.002, epochs=1, batch=1)
+    p, a, b = np.array([0.1, 0.3, 0.6]), np.array([1, 2, 4.0]), np.array([0, 1, 3.0])
+    right, leaning = (p * a * b).sum() / (p * a).sum(), (p * p * a * b).sum() / (p * p * a).sum()
+    plain, _ = fit(model, hospitals, plan, rounds=2500)
+    nova, _ = fit(model, hospitals, replace(plan, normalise=True), rounds=2500)
+    assert abs(plain.theta[0] - leaning) < 0.01 and abs(nova.theta[0] - right) < 0.01
+    assert abs(leaning - right) > 0.1
+
+
+def test_stragglers_take_fewer_steps_and_nobody_none(rng):
+    sizes = np.full(5000, 10)
+    steps = federation.local_steps(Plan(steps=6, stragglers=0.4), sizes, rng)
+    assert steps.min() == 1 and steps.max() == 6
+    assert abs((steps < 6).mean() - 0.4) < 0.03
+    assert (federation.local_steps(Plan(steps=1, stragglers=1.0), sizes, rng) == 1).all()
+
+
+def test_a_late_update_arrives_in_the_next_round(hospitals):
+    model, plan = models.logistic(5), Plan(lr=0.1, late=1.0)
+    first, record = one_round(initial(model, plan), model, hospitals, plan)
+    assert record["hospitals"] == 0 and (first.theta == 0).all()
+    second, record = one_round(first, model, hospitals, replace(plan, late=0.0))
+    assert record["hospitals"] == 4  # with nobody late any more, the old ones stay where they were
+    second, record = one_round(first, model, hospitals, plan)
+    on_time, _ = one_round(initial(model, plan), model, hospitals, Plan(lr=0.1))
+    assert record["hospitals"] == 4 and np.allclose(second.theta, on_time.theta, atol=1e-15)
+
+
+def test_absence_may_follow_the_clock(hospitals):
+    model = models.logistic(5)
+    plan = Plan(dropout=lambda r: np.array([0, 0, 0, r % 2]))  # the last hospital answers every other round
+    seen = [record["hospitals"] for (_, record), _ in zip(rounds(model, hospitals, plan), range(6), strict=False)]
+    assert seen == [4, 3, 4, 3, 4, 3]
+
+
+def test_a_shared_body_travels_and_the_head_stays(hospitals):
+    model = models.mlp(5, (4,))
+    shared = np.arange(model.P) < model.P - 5
+    state, history = fit(model, hospitals, Plan(lr=0.3, steps=3, shared=shared), rounds=4)
+    begin = initial(model, Plan()).theta
+    assert (state.theta[~shared] == begin[~shared]).all() and (state.theta[shared] != begin[shared]).all()
+    heads = state.kept["own"][:, ~shared]
+    assert len(np.unique(heads, axis=0)) == 4
+    assert history["bytes_up"].iloc[0] == 4 * 8 * shared.sum()
+
+
+def test_sharing_everything_or_nothing_is_fedavg_or_training_alone(model, hospitals):
+    plan, theta = Plan(lr=0.1, steps=3), model.init(np.random.default_rng(0))
+    everything = replace(plan, shared=np.ones(model.P, bool))
+    plain, _ = fit(model, hospitals, plan, rounds=3, theta=theta)
+    assert np.allclose(fit(model, hospitals, everything, rounds=3, theta=theta)[0].theta, plain.theta, atol=1e-12)
+    nothing, _ = fit(model, hospitals, replace(plan, shared=np.zeros(model.P, bool)), rounds=3, theta=theta)
+    assert np.allclose(nothing.kept["own"], alone(model, hospitals, plan, 3, theta), atol=1e-12)
+    assert (nothing.theta == theta).all()

@@ -30,7 +30,7 @@ def test_mu_pulls_to_the_start_as_the_formula_says():
 
 
 def test_every_record_is_seen_once_an_epoch(hospitals, rng):
-    rows, shares = local.draw_batches(hospitals.w, 6, None, rng, epochs=1)
+    rows, shares = local.draw_batches(hospitals.w, 6, local.steps_in(1, hospitals.sizes, 6), rng)
     for k, n in enumerate(hospitals.sizes):
         assert (shares[k] > 0).any(-1).sum() == np.ceil(n / min(6, n))
         seen = rows[k][shares[k] > 0]
@@ -56,10 +56,11 @@ def test_a_batch_of_everybody_is_the_full_batch(model, hospitals, rng):
 
 def test_a_hospital_that_has_finished_its_epoch_stays_put(hospitals, rng):
     model, theta = models.logistic(5), np.zeros((4, 6))
-    batches = local.draw_batches(hospitals.w, 6, None, rng, epochs=1)
+    batches = local.draw_batches(hospitals.w, 6, local.steps_in(1, hospitals.sizes, 6), rng)
     few = int((batches[1][3] > 0).any(-1).sum())
     data = hospitals.X, hospitals.y, hospitals.w
-    whole = local.sgd(model, theta, *data, lr=0.1, steps=batches[0].shape[1], batches=batches, mu=0.5)
+    each = local.steps_in(1, hospitals.sizes, 6)
+    whole = local.sgd(model, theta, *data, lr=0.1, steps=each, batches=batches, mu=0.5)
     short = local.sgd(model, theta, *data, lr=0.1, steps=few, batches=batches, mu=0.5)
     assert few < batches[0].shape[1]
     assert (whole[3] == short[3]).all() and (whole[0] != short[0]).any()
