@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import sys
+from pathlib import Path
 
 NEEDED = {
     "numpy": (2, 0),
@@ -29,9 +30,7 @@ def environment():
             if new_enough
             else f'no  {name} {found} is too old. Update it with: pip install --upgrade "{name}>={wanted}"'
         )
-    from .data import FOLDER
-
-    here = (FOLDER / "heart" / "heart.csv").is_file()
+    here = (Path(__file__).resolve().parent.parent / "data" / "heart" / "heart.csv").is_file()
     lines.append(
         "ok  the hospitals' data" if here else "no  the data folder is missing. Install with: pip install -e ."
     )

@@ -4,10 +4,12 @@ An aggregator is a function (updates (K, P), weights (K,), rng) -> (P,). What th
 literally that list of arguments. Derived in notebook 03.
 """
 
+import numpy as np
+
 
 def mean(updates, weights=None, rng=None):
-    """Σₖ Δₖ / K: every hospital counts the same, whatever its size."""
-    return updates.mean(axis=0)
+    """Σₖ Δₖ / K: every hospital counts the same, whatever its size. Of nobody it is 0."""
+    return updates.sum(axis=0) / max(1, len(updates))
 
 
 def weighted_mean(updates, weights, rng=None):
@@ -15,5 +17,5 @@ def weighted_mean(updates, weights, rng=None):
 
     Federated averaging, McMahan et al. 2017 (arXiv:1602.05629). Only the ratios of the weights matter.
     """
-    share = (weights / weights.sum()).astype(updates.dtype)
-    return share @ updates
+    share = weights / (weights.sum() or 1)  # the average of nobody is 0
+    return share.astype(np.result_type(updates.dtype, np.float32)) @ updates

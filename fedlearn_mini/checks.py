@@ -27,6 +27,13 @@ def whole(name, value, *, least=1, hint=""):
     return int(value)
 
 
+def shaped(name, array, shape):
+    """A ValueError if an array has not the shape that it must have: (1,) or (P, 1) would silently spread out."""
+    found = getattr(array, "shape", type(array).__name__)
+    if found != shape:
+        raise ValueError(f"{name} must have the shape {shape}, but has {found}.")
+
+
 def meant(word, known):
     """' Did you mean …?' with the nearest known name, or a list of what there is."""
     known = [str(k) for k in known]

@@ -1,20 +1,20 @@
-"""Records in, hospitals out: read, clean, combine, split, stack, standardise.
+"""Hospitals from records: stack, split, standardise, and make up.
 
-The door of the kit: everything that can be wrong with a file or a table is said here, in a sentence with the
-place and the mend, and never with a patient's values in it. Derived in notebook 04.
+Reading and cleaning files is in `tables`, and can be called from here too: data.load, data.read, data.clean,
+data.combine. Derived in notebooks 04 (real files), 06 and 07 (made-up hospitals).
 """
 
-import csv
-import warnings
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from .checks import meant, number, whole
-
-FOLDER = Path(__file__).resolve().parent.parent / "data"
-MISSING = ("", "?", "-", "na", "n/a", "nan", "none", "null", "missing", "unknown")  # compared in lower case
+from .tables import FOLDER as FOLDER
+from .tables import MISSING as MISSING
+from .tables import clean as clean
+from .tables import combine as combine
+from .tables import load as load
+from .tables import read as read
 
 
 class Hospitals(NamedTuple):
@@ -45,229 +45,25 @@ class Hospitals(NamedTuple):
         return stack(self.X[seen], self.y[seen], np.full(seen.sum(), "pooled"))
 
 
-# ---------------------------------------------------------------- files
-
-
-def read(path, *, sep=",", encoding="utf-8-sig", target=None):
-    """A table of text, exactly as the file has it: leading zeros stay, and 'NA' stays 'NA'. `clean` comes next.
-
-    Refused in words: a missing or empty file, another separator or encoding, rows of the wrong length, a column
-    name that stands twice, a web page or a git-LFS pointer in the data's place, and a target that is not there.
-    """
-    import pandas as pd
-
-    path = Path(path)
-    if not path.is_file():
-        found = sorted(f.name for f in path.parent.glob("*.csv")) if path.parent.is_dir() else []
-        near = meant(path.name, found) if found else f"The folder {path.parent} has no CSV file."
-        raise FileNotFoundError(f"{path} is {'a folder, not a file' if path.is_dir() else 'not there'}. {near}")
-    raw = path.read_bytes()
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff") and "16" not in encoding:
-        raise ValueError(f"{path.name} is written in UTF-16. Read it with encoding='utf-16'.")
-    try:
-        text = raw.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{path.name}, line {line}, is not written in {encoding}. "
-            "Files from Windows or older systems often need encoding='latin-1'."
-        ) from error
-    for sign, what in (
-        ("\0", "binary data"),
-        ("version https://git-lfs", "a git-LFS pointer: run 'git lfs pull'"),
-        ("<", "a web page"),
-    ):
-        if text[:200].lstrip().lower().startswith(sign) or (sign == "\0" and sign in text):
-            raise ValueError(f"{path.name} holds {what}, not a table. Get the file again from its source.")
-    try:
-        rows = [row for row in csv.reader(text.splitlines(keepends=True), delimiter=sep, strict=True) if row]
-    except csv.Error as error:
-        raise ValueError(f"{path.name} is damaged: {error} (a quote that is never closed, or a cut file).") from error
-    if len(rows) < 2:
-        raise ValueError(f"{path.name} has {'only a header and no rows' if rows else 'nothing in it'}.")
-    header = [name.strip() for name in rows[0]]
-    if len(header) == 1 and any(other in header[0] for other in ";\t|,"):
-        other = next(other for other in ";\t|," if other in header[0])
-        raise ValueError(f"{path.name} has one column when split at {sep!r}. It looks separated by sep={other!r}.")
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise ValueError(f"{path.name} has the column {twice[0]!r} twice. Rename one of them in the file.")
-    for number_, row in enumerate(rows[1:], start=1):
-        if len(row) != len(header):
-            raise ValueError(f"{path.name}, record {number_}, has {len(row)} cells, but the header has {len(header)}.")
-    if target is not None and target not in header:
-        raise ValueError(f"{path.name} has no column {target!r}. {meant(target, header)}")
-    return pd.DataFrame(rows[1:], columns=header, dtype=str)
-
-
-def load(name, raw=False):
-    """A data set of the kit as a table. `data/<name>/README.md` is its card: source, licence, columns, quirks.
-
-    load("heart") is ready for use: `target` is 1 with heart disease, impossible zeros are missing, repeated rows
-    are dropped. load("heart", raw=True) is the file as it stands, 920 patients. Notebook 04 takes the same steps
-    one by one.
-    """
-    if name not in RECIPES:
-        raise ValueError(f"there is no data set {name!r}. {meant(name, RECIPES)}")
-    if not FOLDER.is_dir():
-        raise FileNotFoundError(
-            "the data folder is not beside the package. Install the kit from its own folder: pip install -e ."
-        )
-    table, _ = clean(read(FOLDER / name / f"{name}.csv"), text=("hospital", "id"))
-    return table if raw else RECIPES[name](table)
-
-
-def heart(table):
-    """From the published file to a table that can be trained on (notebook 04, step by step)."""
-    table = table.drop_duplicates(subset=[c for c in table if c != "id"])
-    table = table.mask(table[["chol", "trestbps"]].eq(0).reindex(columns=table.columns, fill_value=False))
-    return table.assign(target=(table["num"] > 0).astype(float)).drop(columns=["num", "id"]).reset_index(drop=True)
-
-
-RECIPES = {"heart": heart}
-
-
-# ---------------------------------------------------------------- cleaning
-
-
-def clean(
-    table,
-    *,
-    rename=None,
-    missing=MISSING,
-    decimal=".",
-    codes=None,
-    scale=None,
-    dates=None,
-    limits=None,
-    text=(),
-    id=None,
-):
-    """Text to numbers, one rule at a time: -> table, notes (a sentence for everything that was changed).
-
-    rename {old: new} · missing, words that mean "not known" · decimal "." or "," · codes {column: {"yes": 1}} ·
-    scale {column: factor} to another unit · dates {column: format} · limits {column: (low, high)}, values outside
-    become missing · text, columns left as text · id, the column that names a patient: the same patient twice with
-    the same record is kept once, with different records it is an error. The table that came in is unchanged.
-    """
-    import pandas as pd
-
-    codes, scale, dates, limits, notes = codes or {}, scale or {}, dates or {}, limits or {}, []
-    table = table.rename(columns=rename or {})
-    for option, columns in {"codes": codes, "scale": scale, "dates": dates, "limits": limits, "text": text}.items():
-        for column in columns:
-            if column not in table:
-                raise ValueError(f"{option}: there is no column {column!r}. {meant(column, table.columns)}")
-    cells = table.astype(str).apply(lambda column: column.str.strip())
-    unknown = cells.apply(lambda column: column.str.lower()).isin(missing)
-    table = cells.mask(unknown)
-    note(notes, unknown.sum(), "marked as missing")
-    for column in table.columns:
-        if column in codes:
-            coded = table[column].map(codes[column])
-            refuse(column, table[column].notna() & coded.isna(), f"is none of {', '.join(map(repr, codes[column]))}")
-            table[column] = coded.astype(float)
-        elif column in dates:
-            parsed = pd.to_datetime(table[column], format=dates[column], errors="coerce")
-            refuse(column, table[column].notna() & parsed.isna(), f"is not a date written as {dates[column]}")
-            table[column] = parsed
-        elif column not in text and column != id:
-            table[column] = numbers_in(table[column], decimal) * scale.get(column, 1)
-    for column, (low, high) in limits.items():
-        outside = (table[column] < low) | (table[column] > high)
-        table[column] = table[column].mask(outside)
-        note(notes, pd.Series({column: outside.sum()}), f"outside {low}–{high}, marked as missing")
-    if id is not None:
-        again = table.duplicated()
-        note(notes, pd.Series({id: again.sum()}), "repeated records dropped")
-        table = table[~again].reset_index(drop=True)
-        twice = table.duplicated(subset=id, keep=False)
-        if twice.any():
-            first = ", ".join(str(row + 1) for row in np.flatnonzero(twice)[:4])
-            raise ValueError(f"column {id!r}: one patient has different records (rows {first} after cleaning).")
-    return table, notes
-
-
-def note(notes, counts, what):
-    """Add '12 cells in chol, 3 in age: <what>' where anything was counted."""
-    found = [f"{n} in {column}" for column, n in counts.items() if n]
-    if found:
-        notes.append(f"{what}: {', '.join(found)}")
-
-
-def numbers_in(column, decimal):
-    """The column as floats; a cell that is not a number, or not finite, is refused by row, never by value."""
-    import pandas as pd
-
-    as_text = column.str.replace(decimal, ".", regex=False) if decimal != "." else column
-    values = pd.to_numeric(as_text, errors="coerce")
-    bad = column.notna() & values.isna()
-    if bad.any() and decimal == "." and column[bad].str.fullmatch(r"[-+]?\d+,\d+").all():
-        raise ValueError(f"column {column.name!r} has decimal commas (as in 1,5). Clean it with decimal=','.")
-    refuse(column.name, bad, "is not a number. If it is a category, give its codes; if it stays text, name it in text")
-    refuse(column.name, np.isinf(values), "is infinite. Correct it, or give limits so that it counts as missing")
-    return values.astype(float)
-
-
-def refuse(column, bad, why):
-    """A ValueError that names the first rows in which the column is bad."""
-    rows = np.flatnonzero(bad)
-    if rows.size:
-        some = ", ".join(str(r + 1) for r in rows[:4]) + (" …" if rows.size > 4 else "")
-        raise ValueError(f"column {column!r}, row {some}: {rows.size} cell(s) whose content {why}.")
-
-
-def combine(tables, *, id=None):
-    """One table from {hospital: table}: columns matched by name, whatever their order, plus a column `hospital`.
-
-    Refused: a column that one hospital lacks, or a patient who stands in two hospitals. A warning names a column
-    whose median differs more than fivefold between hospitals: most often that is a unit (mg/dL and mmol/L).
-    """
-    import pandas as pd
-
-    first, columns = next((name, list(table.columns)) for name, table in tables.items())
-    for name, table in tables.items():
-        for lacking in set(columns) - set(table.columns):
-            raise ValueError(
-                f"hospital {name!r} has no column {lacking!r}, which {first!r} has. {meant(lacking, table.columns)}"
-            )
-        for extra in set(table.columns) - set(columns):
-            raise ValueError(
-                f"hospital {name!r} has a column {extra!r}, which {first!r} lacks. Drop it, or add it there."
-            )
-    medians = pd.DataFrame({name: t.median(numeric_only=True) for name, t in tables.items()})
-    for column, row in medians.iterrows():
-        row = row[row > 0]  # a column of mostly zeros says nothing about units
-        if len(row) > 1 and row.max() > 5 * row.min():
-            low, high = row.idxmin(), row.idxmax()
-            warnings.warn(
-                f"column {column!r}: the median is {row[low]:g} in {low!r} and {row[high]:g} in {high!r}. "
-                "Is it the same unit?",
-                stacklevel=2,
-            )
-    table = pd.concat({name: t[columns] for name, t in tables.items()}, names=["hospital"])
-    table = table.reset_index("hospital").reset_index(drop=True)
-    if id is not None and table.duplicated(subset=id).any():
-        names = sorted(set(table.loc[table.duplicated(subset=id, keep=False), "hospital"]))
-        raise ValueError(
-            f"column {id!r}: the same patient stands in more than one hospital ({', '.join(names)}). Keep one of the "
-            "records: otherwise it can be trained on here and tested on there."
-        )
-    return table
-
-
-# ---------------------------------------------------------------- hospitals
-
-
 def stack(X, y, groups):
     """Records (N, d), labels (N,) and the hospital of each (N,) -> Hospitals, in the order of their names.
 
     Missing features (NaN) may stay until `standardise`; a label may not be missing, and nothing may be infinite.
     """
     columns = list(getattr(X, "columns", range(np.ndim(X) and np.shape(X)[-1])))
-    X, y, groups = np.asarray(X), np.asarray(y), np.asarray(groups).astype(str)
+    kinds = list(getattr(X, "dtypes", []))
+    for column, kind in zip(columns, kinds, strict=False):
+        if getattr(kind, "kind", "O") not in "fiub":
+            raise ValueError(f"column {column!r} is not a number. Give its codes to clean(), or leave the column out.")
+    X = np.asarray(X, float) if {getattr(kind, "kind", "") for kind in kinds} > {"b"} else np.asarray(X)
+    y, groups = np.asarray(y), np.asarray(groups)
+    if any(name is None or name != name for name in groups.tolist()):
+        raise ValueError("a record has no hospital. Name it, or drop the record.")
+    groups = groups.astype(str)
     if X.ndim != 2 or len(X) == 0:
         raise ValueError(f"X must be a table of at least one record, (N, d), but its shape is {X.shape}.")
+    if y.ndim != 1 or groups.ndim != 1:
+        raise ValueError(f"y and groups must have one entry per record, (N,), but have {y.shape} and {groups.shape}.")
     if not len(X) == len(y) == len(groups):
         raise ValueError(f"X, y and groups must be as long as each other, but have {len(X)}, {len(y)}, {len(groups)}.")
     if X.dtype.kind not in "fiub" or y.dtype.kind not in "fiub":
@@ -298,6 +94,7 @@ def stack(X, y, groups):
 def train_test(hospitals, share=0.3, *, rng):
     """Hold out a share of every hospital's records, of each class alike: -> train, test (both Hospitals)."""
     number("share", share, above=0, below=1, hint="share=0.3 holds out 30 % of each hospital.")
+    rng = np.random.default_rng(rng)
     k, seat = np.nonzero(hospitals.w > 0)
     X, y, names = hospitals.X[k, seat], hospitals.y[k, seat], np.array(hospitals.names)[k]
     label = y if set(np.unique(y)) <= {0, 1} else np.zeros_like(y)
@@ -327,7 +124,8 @@ def pooled_moments(hospitals):
     mean = total / count
     squares = np.where(known, (hospitals.X - mean) ** 2, 0).sum(1).sum(0)
     std = np.sqrt(squares / count)
-    return mean.astype(hospitals.X.dtype), np.where(std > 0, std, 1).astype(hospitals.X.dtype)
+    rounding = count * np.finfo(hospitals.X.dtype).eps * np.abs(mean)
+    return mean.astype(hospitals.X.dtype), np.where(std > rounding, std, 1).astype(hospitals.X.dtype)
 
 
 def standardise(hospitals, mean, std):
@@ -347,6 +145,8 @@ def prepare(table, *, rng, target="target", hospital="hospital", share=0.3):
     values = table[target].unique()
     if len(values) < 2:
         raise ValueError(f"the target {target!r} is the same in every record: there is nothing to predict.")
+    if len(values) == 2 and set(values) != {0, 1}:
+        raise ValueError(f"the target {target!r} has two values, but they are not 0 and 1. Give its codes to clean().")
     train, test = train_test(
         stack(table.drop(columns=[target, hospital]), table[target], table[hospital]), share, rng=rng
     )

@@ -29,10 +29,10 @@ def auc(y, p):
     """Chance that a diseased record scores above a healthy one, ties counting one half: (n,), (n,) -> float.
 
     Mann–Whitney form of the area under the ROC curve (Hanley and McNeil 1982, Radiology 143). With one class
-    only there is no such pair: the result is NaN.
+    only there is no such pair: the result is NaN, as it is where a prediction is NaN.
     """
     healthy, diseased = np.sort(p[y < 0.5]), p[y > 0.5]
-    if not (healthy.size and diseased.size):
+    if not (healthy.size and diseased.size) or np.isnan(p).any():
         return np.nan
     below = np.searchsorted(healthy, diseased, side="left")
     not_above = np.searchsorted(healthy, diseased, side="right")
@@ -47,7 +47,8 @@ def per_hospital(metric, model, theta, hospitals):
     p = model.predict(theta, hospitals.X)
     seen = hospitals.w > 0
     values = np.array([metric(y[s], q[s]) for y, q, s in zip(hospitals.y, p, seen, strict=True)])
-    for k in np.flatnonzero(np.isnan(values)):
+    one_class = [len(np.unique(y[s])) < 2 for y, s in zip(hospitals.y, seen, strict=True)]
+    for k in np.flatnonzero(np.isnan(values) & one_class):
         kinds = "without disease" if hospitals.y[k][seen[k]].any() else "with disease"
         warnings.warn(
             f"hospital {hospitals.names[k]!r} has no patient {kinds} in this set: {metric.__name__} is undefined "

@@ -50,7 +50,7 @@ def check(number, answer):
         return Verdict(None, f"{number}: not yet. Put your answer in place of the three dots.")
     try:
         theirs = results(this, answer)
-        if any(result is ... for result in theirs):
+        if any(blank(result) for result in theirs):
             return Verdict(None, f"{number}: not yet. There is still a blank inside.")
         for wrong in this["wrong"]:
             if alike(theirs, this, wrong["answer"]):
@@ -77,6 +77,12 @@ class Unfit(Exception):
     """The answer cannot be compared; the text says why."""
 
 
+def blank(answer):
+    """Are there still three dots in it?"""
+    inside = answer if isinstance(answer, list | tuple) else ()
+    return answer is ... or any(item is ... for item in inside)
+
+
 def results(this, answer):
     """The answer as a list: itself, or, if the exercise asks for a function, what it returns for each trial."""
     if "trials" not in this:
@@ -86,9 +92,12 @@ def results(this, answer):
     if not callable(answer):
         raise Unfit("The answer is to be a function: give its name, without calling it.")
     try:
-        return [answer(*value(trial)) for trial in this["trials"]]
-    except Exception as error:
+        found = [answer(*value(trial)) for trial in this["trials"]]
+    except (Exception, SystemExit) as error:
         raise Unfit(f"Your function stopped with {type(error).__name__}: {error}.") from error
+    if any(result is None for result in found):
+        raise Unfit("Your function gave nothing back (None). End it with return, not with print.")
+    return found
 
 
 def alike(theirs, this, source, strict=False):
@@ -107,11 +116,14 @@ def same(answer, expected, tolerance):
     if isinstance(expected, str):
         if not isinstance(answer, str):
             raise Unfit("The answer is to be a text such as 'a', in quotes.")
-        return answer.strip().lower() == expected.lower()
+        return answer.strip(" ().'\"").lower() == expected.lower()
     try:
-        answer = np.asarray(answer, dtype=float)
-    except (TypeError, ValueError):
+        answer = np.asarray(answer)
+        answer = answer.astype(float, casting="same_kind" if answer.dtype.kind == "c" else "unsafe")
+    except Exception:
         raise Unfit("The answer is to be a number or an array of numbers.") from None
+    if answer.squeeze().shape == np.squeeze(expected).shape:
+        answer = answer.reshape(np.shape(expected))  # [4.2] is as good as 4.2
     if answer.shape != np.shape(expected):
         raise Unfit(f"The answer is to have the shape {np.shape(expected)}, but yours has {answer.shape}.")
     if not np.isfinite(answer).all():

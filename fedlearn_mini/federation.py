@@ -5,7 +5,6 @@ resumed equals the uninterrupted one bit for bit. Derived in notebook 03; saving
 """
 
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .aggregate import weighted_mean
-from .checks import number, whole
+from .checks import number, shaped, whole
 from .local import draw_batches, sgd, steps_in
 from .server import Server, fedavg
 
@@ -69,6 +68,14 @@ class Plan:
             if getattr(self, name) is not None:
                 whole(name, getattr(self, name), hint=f"Leave {name} out for full-batch steps.")
         whole("seed", self.seed, least=0)
+        for name, kind in {
+            "aggregate": "a function (updates, weights, rng)",
+            "uplink": "a function (updates, rng)",
+        }.items():
+            if not callable(getattr(self, name)):
+                raise ValueError(f"{name} must be {kind}, not {getattr(self, name)!r}.")
+        if not isinstance(self.server, Server):
+            raise ValueError(f"server must be a Server such as fedavg() or fedyogi(0.03), not {self.server!r}.")
         if self.epochs is not None and self.batch is None:
             raise ValueError("epochs are passes in batches: give batch too, as in Plan(epochs=1, batch=32).")
 
@@ -104,7 +111,8 @@ def one_round(state, model, hospitals, plan):
     """One round of federated learning: (State, …) -> State, record.
 
     The record says who took part, whose update was refused because it was not finite, how far the model moved
-    and how many bytes travelled. A round in which nothing arrives leaves θ as it was. McMahan et al. 2017,
+    and how many bytes travelled. A round in which nothing arrives leaves θ as it was,
+    unless the aggregate adds noise. McMahan et al. 2017,
     arXiv:1602.05629; notebook 03 derives it with an explicit loop over hospitals.
     """
     rng = np.random.default_rng([plan.seed, state.round])
@@ -128,15 +136,16 @@ def one_round(state, model, hospitals, plan):
     # 3. upload; what arrives is checked before it is used
     kept = remember(kept, present, start, updates, control, steps, plan)
     updates = plan.uplink(outgoing(updates, sizes, steps, plan), rng)
+    shaped("what uplink returns", updates, start.shape)
     sound = np.isfinite(updates).all(axis=-1)
     arrived, load = updates[sound], sizes[sound]
     if plan.late:
         arrived, load, kept = delayed(arrived, load, kept, plan, rng)
     # 4. aggregate   5. step
-    update = np.zeros_like(theta)
     memory = {name: value.astype(theta.dtype, copy=False) for name, value in state.memory.items()}
-    if load.size:
-        update = plan.aggregate(arrived, load, rng)
+    update = plan.aggregate(arrived, load, rng)
+    shaped("what aggregate returns", update, theta.shape)
+    if load.size or update.any():  # noise is added in a round without answers too, or it would tell of the absence
         theta, memory = plan.server.step(theta, update, memory)
     wire = theta.itemsize * (theta.size if plan.shared is None else np.count_nonzero(plan.shared))
     wire *= 2 if plan.scaffold else 1  # a control variate travels beside the model, both ways
@@ -263,6 +272,7 @@ def pooled_scores(model, theta, hospitals, metrics):
 
 def plateau(metric="loss", patience=5, tol=1e-4):
     """A stopping rule: the metric has moved by less than tol over the last `patience` rounds."""
+    whole("patience", patience)
     return lambda records: len(records) > patience and abs(records[-1][metric] - records[-1 - patience][metric]) < tol
 
 
@@ -272,7 +282,7 @@ def small_update(tol=1e-3):
 
 
 def fit(model, hospitals, plan, *, rounds=100, theta=None, state=None, history=None, until=None, test=None, metrics=()):
-    """Train until `rounds` are done or `until(records)` is true: -> State, history (a table, one row a round).
+    """Train `rounds` rounds more, or until `until(records)` is true: -> State, history (a table, one row a round).
 
     Start from `theta`, from a saved `state` (with its `history`), or from model.init. The history holds the
     records of `one_round`, the average training loss, and each of `metrics` on the held-out hospitals `test`.
@@ -283,9 +293,15 @@ def fit(model, hospitals, plan, *, rounds=100, theta=None, state=None, history=N
     import pandas as pd
 
     whole("rounds", rounds)
-    ready(hospitals, model)
+    metrics = (metrics,) if callable(metrics) else metrics
+    if metrics and test is None:
+        raise ValueError("metrics are measured on held-out records: give test=… too.")
+    for data in (hospitals,) if test is None else (hospitals, test):
+        ready(data, model)
     state = state or initial(model, plan, theta)
+    shaped("the theta of the state", state.theta, (model.P,))
     records = [] if history is None else history.reset_index().to_dict("records")
+    records = [record for record in records if record["round"] <= state.round]
 
     def scores(theta):
         found = pooled_scores(model, theta, test, metrics) if test is not None else {}
@@ -306,7 +322,8 @@ def fit(model, hospitals, plan, *, rounds=100, theta=None, state=None, history=N
                 break
     except KeyboardInterrupt:
         stopped = "interrupted"
-    table = pd.DataFrame([r for r in records if r["round"] <= state.round]).set_index("round")
+    records = [record for record in records if record["round"] <= state.round]
+    table = pd.DataFrame(records, columns=None if records else ["round", "loss"]).set_index("round")
     table.attrs["stopped"] = stopped
     return state, table
 
@@ -333,17 +350,16 @@ def save(path, state, history=None):
     if history is not None:
         held |= {f"history/{name}": column.to_numpy() for name, column in history.reset_index().items()}
         held = {name: np.asarray(v, dtype=str) if np.asarray(v).dtype == object else v for name, v in held.items()}
-    folder = os.path.dirname(os.path.abspath(path))
-    handle, draft = tempfile.mkstemp(dir=folder, suffix=".draft")
+    draft = f"{os.fspath(path)}.{os.getpid()}.draft"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(draft, "xb") as file:
             np.savez(file, **held)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
-    except BaseException:
-        os.unlink(draft)
-        raise
+    finally:
+        if os.path.exists(draft):
+            os.unlink(draft)
 
 
 def load(path, model=None, *, most_bytes=10**9):
@@ -362,17 +378,21 @@ def load(path, model=None, *, most_bytes=10**9):
         with np.load(path, allow_pickle=False) as held:
             held = {name: held[name] for name in held.files}
         state = State(int(held["round"]), held["theta"], within(held, "memory"), within(held, "kept"))
+        sound = state.theta.ndim == 1 and state.theta.dtype.kind == "f" and np.isfinite(state.theta).all()
+        if not sound or state.round < 0:
+            raise ValueError("its theta is not a vector of finite numbers, or its round is negative")
+        columns = within(held, "history")
+        history = pd.DataFrame(columns).set_index("round") if columns else None
     except FileNotFoundError:
         raise
-    except (ValueError, KeyError, OSError, MemoryError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged archive can fail in any way, and the reader needs one sentence
         raise ValueError(f"{os.fspath(path)!r} is not a state that save() wrote, or it is damaged: {error}.") from error
     if model is not None and state.theta.shape != (model.P,):
         raise ValueError(
             f"{os.fspath(path)!r} holds {state.theta.size} parameters, but this model has {model.P}: "
             "it was saved with another model."
         )
-    columns = within(held, "history")
-    return state, pd.DataFrame(columns).set_index("round") if columns else None
+    return state, history
 
 
 def within(held, part):

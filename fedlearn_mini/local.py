@@ -29,7 +29,7 @@ def draw_batches(w, size, steps, rng):
     in a circle, `size` at a time (all of them where it has fewer). A share is 1/(records in the batch), and 0 once
     the hospital has done its steps (one number, or one for each).
     """
-    steps = np.asarray(steps)[..., None, None]
+    size, steps = min(size, w.shape[-1]), np.asarray(steps)[..., None, None]
     sizes = (w > 0).sum(-1)[..., None, None]
     shuffled = np.argsort(np.where(w > 0, rng.random(w.shape), np.inf), axis=-1)  # padding comes last
     full = np.minimum(size, sizes)

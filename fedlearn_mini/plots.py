@@ -1,4 +1,4 @@
-"""Pictures: functions of (arrays, ax) that return the ax and compute nothing.
+"""Pictures: functions of (arrays, ax) that return the ax and compute nothing but medians and ranges.
 
 The same hospital has the same colour and marker in the whole kit. The colours are Okabe and Ito's, which
 colour-blind readers can tell apart; markers and line styles do it in grey.
@@ -107,8 +107,10 @@ def surface(x, y, z, ax, levels=14, **labels):
 
 def frame(ax, values):
     """Limits of the y axis around the finite values, on a coarse grid, so that a small move seldom redraws it."""
-    values = np.asarray(values, float)
-    low, high = np.nanmin(values), np.nanmax(values)
+    values = np.asarray(values, float)[np.isfinite(values)]
+    low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
+    if low > high:  # nothing finite to show: leave the axis alone
+        return ax
     step = 2 ** np.ceil(np.log2(max(high - low, 1e-9))) / 4
     ax.set_ylim(np.floor(low / step - 0.1) * step, np.ceil(high / step + 0.1) * step)
     return ax

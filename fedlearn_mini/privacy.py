@@ -21,7 +21,8 @@ def clip(updates, C):
     Bounds how far one hospital can move the sum: sensitivity C. Abadi et al. 2016, arXiv:1607.00133. Notebook 06.
     """
     norm = np.linalg.norm(updates, axis=-1, keepdims=True)
-    return updates * np.minimum(1, C / np.maximum(norm, 1e-12)).astype(updates.dtype)
+    shrink = np.minimum(1, C / np.maximum(norm, 1e-12))
+    return updates * shrink.astype(np.result_type(updates.dtype, np.float32))
 
 
 def noisy_mean(updates, weights, rng, *, C, sigma, expected):
@@ -31,9 +32,9 @@ def noisy_mean(updates, weights, rng, *, C, sigma, expected):
     records. `expected` is the number of hospitals fixed *before* the round, never the number that answered, which
     would give away who was there. McMahan et al. 2018, arXiv:1710.06963. Notebook 06.
     """
-    total = clip(updates, C).sum(axis=0)
+    total = clip(updates, C).sum(axis=0)  # of nobody it is 0, and 0 gets its noise too
     noise = rng.normal(0, sigma * C, total.shape)  # the L2 sensitivity is C, because every row was clipped
-    return ((total + noise) / expected).astype(updates.dtype)
+    return ((total + noise) / expected).astype(total.dtype)
 
 
 def epsilon(sigma, steps, delta):
@@ -41,7 +42,8 @@ def epsilon(sigma, steps, delta):
 
     Rényi divergence of order a is a·T/(2σ²) (Mironov 2017, arXiv:1702.07476); the best order is converted by
     ε = aT/2σ² + log((a−1)/a) − (log δ + log a)/(a−1) (Canonne, Kamath and Steinke 2020, arXiv:2004.00010).
-    An upper bound, 0 to 10 % above the exact value. σ = 0 gives ∞: without noise there is no promise.
+    An upper bound: at σ = 1, T = 1, δ = 1e-5 it says 4.73 where 4.38 is exact, and for small ε it is looser. σ = 0
+    gives ∞: without noise there is no promise. Hospitals that are invited at random are counted as if always there.
     """
     number("sigma", sigma, least=0)
     number("delta", delta, above=0, below=1)

@@ -11,7 +11,7 @@ import ipywidgets as ipw
 import numpy as np
 from PIL import Image
 
-WIDE = {"style": {"description_width": "12em"}, "layout": {"width": "28em"}}
+WIDE = {"style": {"description_width": "12em"}, "layout": {"width": "25em"}}
 
 
 def slider(value, least, most, step, label):
@@ -66,7 +66,8 @@ class LivePanel(ipw.VBox):
             self.picture.value = self.drawn()
         except Exception as error:  # whatever it is, the person at the slider must see it
             said = f"⚠ {type(error).__name__}: {error}"
-        self.said.value = f'<p role="status" style="line-height:1.4">{html.escape(said or "")}</p>'
+        said = "" if said is None else html.escape(str(said))
+        self.said.value = f'<p role="status" style="line-height:1.4">{said}</p>'
 
     def drawn(self):
         """The picture as PNG bytes: kept background, moving artists on top."""

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedlearn_mini import data
+from fedlearn_mini import data, models
 
 UCI = Path(os.environ.get("FEDLEARN_ORIGINALS", Path(__file__).parents[2] / "shared" / "data")) / "heart"
 COLUMNS = "age sex cp trestbps chol fbs restecg thalach exang oldpeak slope ca thal num".split()
@@ -180,6 +180,13 @@ def test_the_split_holds_out_its_share_of_each_class_and_nobody_twice(rng):
         assert len(np.unique(rows, axis=0)) == len(rows) == len(y) == len(held) + len(kept)
 
 
+def test_the_split_is_by_chance():
+    hospitals = data.make_hospitals(2, 50, rng=np.random.default_rng(0))
+    halves = [data.train_test(hospitals, 0.5, rng=np.random.default_rng(seed))[1].X.sum() for seed in range(3)]
+    assert len(set(halves)) == 3
+    assert data.train_test(hospitals, 0.5, rng=1)[1].X.sum() == halves[1]  # a number is a seed
+
+
 def test_moments_from_sums_equal_the_pooled_numbers(rng):
     hospitals = data.make_hospitals(6, 40, skew=1.5, difference=2.0, rng=rng)
     X = hospitals.X.copy()
@@ -216,9 +223,18 @@ def test_test_records_never_touch_the_scaling(rng):
 
 
 def test_hospitals_made_alike_share_one_truth(rng):
-    alike = data.make_hospitals(3, 4000, difference=0.0, rng=rng)
-    assert np.abs(alike.X.mean(1)).max() < 0.1
-    assert (alike.sizes == 4000).all()
+    def fitted(difference):
+        made = data.make_hospitals(3, 6000, d=4, difference=difference, rng=np.random.default_rng(1))
+        assert (made.sizes == 6000).all()
+        theta = np.zeros((3, 5))
+        for _ in range(200):
+            theta = theta - models.logistic(4).grad(theta, *made[:3])
+        return np.ptp(theta, axis=0).max(), np.abs(theta[:, :4]).max(), np.abs(made.X.mean(1)).max()
+
+    spread, size, shift = fitted(0.0)
+    assert spread < 0.25 and size > 0.3 and shift < 0.06
+    spread, _, shift = fitted(1.0)
+    assert spread > 0.8 and shift > 0.3
     skewed = data.make_hospitals(10, 100, skew=1.0, rng=rng).sizes
     assert abs(skewed[0] / skewed[1] - 2) < 0.05 and abs(skewed.mean() - 100) < 2
 

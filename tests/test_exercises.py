@@ -54,6 +54,12 @@ def test_any_answer_gets_a_sentence_and_never_a_traceback(number, answer):
         ("03.2", 3, "is to be a function"),
         ("03.2", lambda updates: 1, "stopped with TypeError"),
         ("03.2", lambda updates, sizes: ..., "not yet"),
+        ("03.2", lambda updates, sizes: print(end=""), "gave nothing back.*return, not with print"),
+        ("02.3", lambda beta, b, eta: (..., 1), "not yet"),
+        ("01.1", [0.105, ...], "not yet"),
+        ("00.1", 10**400, "a number or an array"),
+        ("00.1", 400300, "not quite"),
+        ("01.2", np.complex128(0.125625 + 5j), "not quite"),
     ],
 )
 def test_answers_of_the_wrong_kind_are_told_so(number, answer, words):
@@ -62,6 +68,14 @@ def test_answers_of_the_wrong_kind_are_told_so(number, answer, words):
     import re
 
     assert re.search(words, exercises.check(number, answer).text)
+
+
+@pytest.mark.parametrize(
+    ("number", "answer"),
+    [("03.1", [4.2]), ("03.1", np.array([[4.2]])), ("01.3", " C) "), ("01.3", "(c)."), ("01.1", (0.105, 0.105))],
+)
+def test_a_right_answer_in_another_dress_is_right(number, answer):
+    assert exercises.check(number, answer).ok is True
 
 
 def test_hint_and_solution_are_shown_as_text():

@@ -14,10 +14,17 @@ from fedlearn_mini.federation import Plan, fit, initial, one_round
 FILES = [
     ("2 empty", b"", {}, "has nothing in it"),
     ("2 header only", b"age,target\n", {}, "only a header and no rows"),
-    ("3 semicolons", b"age;target\n50;1\n", {}, r"It looks separated by sep=';'"),
+    ("3 semicolons", b"age;target\n50;1\n", {}, r"looks separated by sep=';': split at ',', it has one column"),
     ("3 tabs", b"age\ttarget\n50\t1\n", {}, "looks separated by"),
     ("5 latin-1", "alter,männlich\n50,ja\n".encode("latin-1"), {}, "line 1, is not written in utf-8.*latin-1"),
     ("5 utf-16", "age,target\n50,1\n".encode("utf-16"), {}, "UTF-16.*encoding='utf-16'"),
+    (
+        "3 semicolons, comma in a name",
+        b"chol, mmol;age\n5;50\n",
+        {},
+        "looks separated by sep=';'.*inside a column name",
+    ),
+    ("9 column without a name", b",age\n0,50\n", {}, "no name for column 1"),
     ("6 long row", b"age,target\n50,1,7\n", {}, "record 1, has 3 cells, but the header has 2"),
     ("6 short row", b"age,target\n50,1\n51\n", {}, "record 2, has 1 cells, but the header has 2"),
     ("7 unclosed quote", b'age,target\n"50,1\n51,0\n', {}, "is damaged"),
@@ -64,7 +71,7 @@ def frame(**columns):
 
 # fault, table, options of clean, words
 TABLES = [
-    ("4 decimal commas", frame(chol=["5,1", "6,2"]), {}, "decimal commas.*decimal=','"),
+    ("4 decimal commas", frame(chol=["5,1", "6,2"]), {}, "Decimal commas.*decimal=','"),
     ("13 unknown code", frame(sex=["M", "X"]), {"codes": {"sex": {"M": 1, "F": 0}}}, "row 2: 1 cell.*'M', 'F'"),
     ("14 not a number", frame(age=["50", "secret"]), {}, "'age', row 2: 1 cell.*not a number"),
     ("14 infinite", frame(age=["50", "inf"]), {}, "'age', row 2: 1 cell.*infinite"),
@@ -76,6 +83,18 @@ TABLES = [
         "one patient has different records",
     ),
     ("20 not a date", frame(visit=["2023-02-30"]), {"dates": {"visit": "%Y-%m-%d"}}, "not a date written as"),
+    ("13 unknown id", frame(age=["50"]), {"id": "patient"}, "id: there is no column 'patient'"),
+    (
+        "13 unknown name",
+        frame(age=["50"]),
+        {"rename": {"aeg": "x"}},
+        "rename: there is no column 'aeg'. Did you mean 'age'",
+    ),
+    ("9 two of a name", frame(a=["1"], b=["2"]), {"rename": {"a": "b"}}, "rename gives the name 'b' to two columns"),
+    ("18 no id", frame(id=["", ""], age=["50", "51"]), {"id": "id"}, "'id', row 1, 2: 2 cell.*is missing"),
+    ("12 no unit", frame(age=["50"]), {"scale": {"age": 0}}, "scale of 'age' must be a finite number greater than 0"),
+    ("12 scaled text", frame(age=["50"]), {"scale": {"age": 2}, "text": "age"}, "'age' is not read as a number here"),
+    ("14 limits", frame(age=["50"]), {"limits": {"age": (90, 0)}}, "the lower limit must be below"),
     ("unknown column", frame(age=["50"]), {"limits": {"agee": (0, 120)}}, "no column 'agee'. Did you mean 'age'"),
 ]
 
@@ -85,6 +104,19 @@ def test_a_bad_table_is_refused_in_words(table, options, words):
     with pytest.raises(ValueError, match=words) as caught:
         data.clean(table, **options)
     assert "secret" not in str(caught.value)  # 58: never a patient's values
+
+
+def test_14_words_for_missing_work_in_any_case_and_as_numbers():
+    table, notes = data.clean(frame(a=["-9", "UNK", "5"]), missing=(-9, "Unk"))
+    assert table["a"].isna().tolist() == [True, True, False] and notes == ["marked as missing: 2 in a"]
+
+
+def test_5_signs_that_only_look_like_line_ends_stay_in_their_cell(tmp_path):
+    path = tmp_path / "windows.csv"
+    path.write_bytes("name,age\nA\x85B,50\n".encode("latin-1") + "C\x0cD,51\n".encode())
+    assert data.read(path, encoding="latin-1")["age"].tolist() == ["50", "51"]
+    path.write_bytes(b"\xef\xbb\xbfage,x\n50,1\n")
+    assert list(data.read(path, encoding="latin-1").columns) == ["age", "x"]
 
 
 def two(**other):
@@ -101,9 +133,19 @@ def test_10_columns_are_matched_by_name():
     [
         ({"A": two()["A"], "B": two()["B"].rename(columns={"age": "Age"})}, "'B' has no column 'age'.*mean 'Age'"),
         (two(extra=[1]), "'B' has a column 'extra', which 'A' lacks"),
+        ({}, "no table to combine"),
+        ({"A": pd.DataFrame({"age": [1.0]})}, "hospital 'A', id: there is no column 'id'"),
+        ({"A": two()["A"].assign(hospital="A")}, "already has a column 'hospital'"),
         (two(id=["1"]), "the same patient stands in more than one hospital \\(A, B\\)"),
     ],
-    ids=["11 a column is missing", "11 a column too many", "18 a patient in two hospitals"],
+    ids=[
+        "11 column missing",
+        "11 column too many",
+        "no table",
+        "no id",
+        "hospital twice",
+        "18 patient in two hospitals",
+    ],
 )
 def test_tables_that_do_not_fit_together_are_refused(tables, words):
     with pytest.raises(ValueError, match=words):
@@ -115,6 +157,10 @@ STACKS = [
     ("no rows", (np.zeros((0, 2)), [], []), "at least one record"),
     ("wrong length", (np.ones((3, 2)), [0, 1], ["A"] * 3), "as long as each other, but have 3, 2, 3"),
     ("text", (np.array([["a"]]), [0], ["A"]), "must be numbers"),
+    ("y as a column", (np.ones((2, 1)), [[0], [1]], ["A", "A"]), "one entry per record"),
+    ("20 text column", (pd.DataFrame({"a": [1.0], "sex": ["M"]}), [0], ["A"]), "column 'sex' is not a number"),
+    ("20 date column", (pd.DataFrame({"d": pd.to_datetime(["2023-01-01"])}), [0], ["A"]), "column 'd' is not a number"),
+    ("no hospital", (np.ones((2, 1)), [0, 1], np.array(["A", None], dtype=object)), "a record has no hospital"),
     ("14 infinite", (np.array([[np.inf]]), [0], ["A"]), "column 0 has an infinite value"),
     (
         "14 all missing",
@@ -145,6 +191,24 @@ def test_8_a_target_that_is_missing_misspelt_or_constant():
         data.prepare(table, target="targett", rng=np.random.default_rng(0))
 
 
+def test_13_labels_that_are_not_0_and_1_are_refused():
+    table = pd.DataFrame({"age": [1.0, 2], "target": [1, 2], "hospital": ["A", "A"]})
+    with pytest.raises(ValueError, match="two values, but they are not 0 and 1"):
+        data.prepare(table, rng=np.random.default_rng(0))
+
+
+def test_15_a_feature_that_is_constant_up_to_rounding_is_left_at_zero():
+    for value in (0.1, 1e6 + 0.1, -3.3):
+        same = data.stack(np.full((100, 1), value), np.tile([0.0, 1], 50), ["A"] * 100)
+        mean, std = data.pooled_moments(same)
+        assert std[0] == 1 and np.abs(data.standardise(same, mean, std).X).max() < 1e-9
+
+
+def test_20_true_and_false_are_numbers():
+    mixed = pd.DataFrame({"age": [50.0, 60], "smoker": [True, False]})
+    assert data.stack(mixed, [0, 1], ["A", "A"]).X[0].tolist() == [[50, 1], [60, 0]]
+
+
 def test_17_a_hospital_too_small_to_split_is_named():
     one = data.stack(np.ones((5, 1)), np.array([0, 1, 0, 1, 1]), ["Basel"] * 4 + ["Chur"])
     with pytest.raises(ValueError, match="hospital 'Chur' is too small to split with share = 0.3"):
@@ -172,6 +236,10 @@ def test_an_unknown_hospital_is_named(ten):
         ({"fraction": 1.1}, "fraction must be"),
         ({"dropout": 1}, "dropout must be"),
         ({"mu": -1}, "mu must be"),
+        ({"stragglers": 2}, "stragglers must be"),
+        ({"late": -0.1}, "late must be"),
+        ({"aggregate": None}, "aggregate must be a function"),
+        ({"server": 0.1}, "server must be a Server"),
         ({"seed": -1}, "seed must be a whole number, at least 0"),
         ({"epochs": 2}, "give batch too"),
     ],
@@ -244,6 +312,31 @@ def test_33_40_divergence_stops_with_the_last_finite_model(ten):
     assert state.round == history.index[-1] == len(history) < 500
 
 
+def test_33_40_a_model_that_breaks_in_the_first_round_gives_back_the_start(ten):
+    model = models.linear(3)
+    with np.errstate(all="ignore"):
+        state, history = fit(model, ten._replace(X=ten.X * 1e200), Plan(), rounds=3)
+    assert state.round == 0 and len(history) == 0 and history.attrs["stopped"] == "diverged"
+
+
+def test_35_an_aggregate_or_uplink_that_spreads_out_silently_is_refused(ten):
+    model = models.logistic(3)
+    with pytest.raises(ValueError, match=r"what aggregate returns must have the shape \(4,\), but has \(\)"):
+        fit(model, ten, Plan(aggregate=lambda u, w, rng: u.mean()))
+    with pytest.raises(ValueError, match=r"what uplink returns must have the shape \(2, 4\), but has \(2, 1\)"):
+        fit(model, ten, Plan(uplink=lambda u, rng: u[:, :1]))
+
+
+def test_fit_refuses_what_would_be_ignored_or_wrong(ten):
+    model = models.logistic(3)
+    with pytest.raises(ValueError, match="give test"):
+        fit(model, ten, Plan(), metrics=(len,))
+    with pytest.raises(ValueError, match="missing value"):
+        fit(model, ten, Plan(), test=ten._replace(X=ten.X * np.nan))
+    with pytest.raises(ValueError, match=r"theta of the state must have the shape \(4,\), but has \(7,\)"):
+        fit(model, ten, Plan(), state=federation.State(3, np.zeros(7), {}))
+
+
 @pytest.mark.parametrize("inside", ["train", "evaluate", "until"])
 def test_46_an_interrupt_keeps_the_history_and_can_be_resumed(ten, inside):
     model, plan, calls = models.logistic(3), Plan(lr=0.1), []
@@ -264,6 +357,9 @@ def test_46_an_interrupt_keeps_the_history_and_can_be_resumed(ten, inside):
     state, history = fit(model, ten, plan, rounds=10, **options)
     assert history.attrs["stopped"] == "interrupted"
     assert state.round == len(history) == (4 if inside == "until" else 3)
+    calls[:] = [1] * 3  # and in the very first round too
+    first, nothing = fit(model, ten, plan, rounds=10, **options)
+    assert first.round == len(nothing) == (1 if inside == "until" else 0) and nothing.attrs["stopped"] == "interrupted"
     again, rest = fit(model, ten, Plan(lr=0.1), rounds=10 - state.round, state=state, history=history[["loss"]])
     assert again.round == 10 and list(rest.index) == list(range(1, 11))
 
@@ -292,6 +388,10 @@ def test_48_50_a_damaged_or_foreign_file_is_refused(ten, tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="is not a state that save"):
             federation.load(path, model)
+    for theta in (np.full(4, np.nan), np.array(list("abcd")), np.zeros((2, 2))):
+        np.savez(path, round=1, theta=theta)
+        with pytest.raises(ValueError, match="is not a state that save"):
+            federation.load(path)
     path.write_bytes(whole)
     with pytest.raises(ValueError, match="holds 4 parameters, but this model has 8"):
         federation.load(path, models.logistic(7))

@@ -171,7 +171,8 @@ def test_float32_stays_float32(hospitals, name):
     state, history = fit(models.mlp(5, (4,)), small, PLANS[name], rounds=3)
     assert state.theta.dtype == "f4"
     numbers = state.theta.size if PLANS[name].shared is None else PLANS[name].shared.sum()
-    assert history["bytes_down"].iloc[0] % (4 * numbers) == 0
+    invited = max(1, round(PLANS[name].fraction * 4)) * (2 if PLANS[name].scaffold else 1)
+    assert history["bytes_down"].iloc[0] == 4 * numbers * invited
 
 
 def test_float32_agrees_with_float64_to_its_precision(model, hospitals):
@@ -329,3 +330,59 @@ def test_sharing_everything_or_nothing_is_fedavg_or_training_alone(model, hospit
     nothing, _ = fit(model, hospitals, replace(plan, shared=np.zeros(model.P, bool)), rounds=3, theta=theta)
     assert np.allclose(nothing.kept["own"], alone(model, hospitals, plan, 3, theta), atol=1e-12)
     assert (nothing.theta == theta).all()
+
+
+# ---------------------------------------------------------------- what would go unnoticed otherwise
+
+
+def test_everything_on_the_wire_passes_through_uplink(hospitals):
+    model = models.logistic(5)
+    plain, _ = fit(model, hospitals, Plan(), rounds=1)
+    halved, _ = fit(model, hospitals, Plan(uplink=lambda updates, rng: updates / 2), rounds=1)
+    assert np.allclose(halved.theta, plain.theta / 2, atol=1e-15)
+
+
+def test_the_seed_decides_batches_invitations_and_starting_values(hospitals):
+    model = models.mlp(5, (4,))
+    for plan in (Plan(batch=5), Plan(fraction=0.5), Plan()):
+        thetas = [fit(model, hospitals, replace(plan, seed=seed), rounds=2)[0].theta for seed in (0, 0, 1)]
+        assert (thetas[0] == thetas[1]).all() and (thetas[0] != thetas[2]).any()
+
+
+def test_other_hospitals_are_invited_in_other_rounds(rng):
+    hospitals = data.make_hospitals(30, 6, d=2, rng=rng)
+    plan = Plan(fraction=0.1, scaffold=True)  # only who was invited gets a control variate
+    state, _ = fit(models.logistic(2), hospitals, plan, rounds=1)
+    once = np.flatnonzero(state.kept["control"].any(-1))
+    state, _ = fit(models.logistic(2), hospitals, plan, rounds=40)
+    assert len(once) == 3 and np.count_nonzero(state.kept["control"].any(-1)) > 25
+
+
+def test_a_hospital_alone_draws_new_batches_every_round(hospitals):
+    model, plan = models.logistic(5), Plan(lr=0.1, batch=3)
+    twice = alone(model, hospitals, plan, 2)
+    again = alone(model, hospitals, plan, 1, alone(model, hospitals, plan, 1)[0])
+    assert np.abs(twice[0] - again[0]).max() > 1e-6
+
+
+def test_noise_is_added_in_a_round_without_answers_too(hospitals):
+    """Otherwise a model that has not moved would tell that nobody was there."""
+    plan = Plan(dropout=0.99, aggregate=partial(privacy.noisy_mean, C=1.0, sigma=1.0, expected=4))
+    state, record = one_round(initial(models.logistic(5), plan), models.logistic(5), hospitals, plan)
+    assert record["hospitals"] == 0 and (state.theta != 0).all()
+    empty = np.zeros((0, 3)), np.zeros(0)
+    assert (aggregate.weighted_mean(*empty) == 0).all() and (aggregate.mean(*empty) == 0).all()
+
+
+def test_whole_numbers_are_averaged_as_numbers():
+    updates, weights = np.array([[1], [2], [6]]), np.array([10, 10, 30])
+    assert aggregate.weighted_mean(updates, weights)[0] == pytest.approx(4.2) and aggregate.mean(updates)[0] == 3
+    assert np.allclose(privacy.clip(np.array([[3, 4]]), 1), [[0.6, 0.8]])
+
+
+def test_a_saved_file_is_readable_as_any_other(hospitals, tmp_path):
+    (tmp_path / "plain").write_text("")
+    state, _ = fit(models.logistic(5), hospitals, Plan(), rounds=1)
+    federation.save(tmp_path / "state.npz", state)
+    assert (tmp_path / "state.npz").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["plain", "state.npz"]

@@ -37,10 +37,16 @@ def test_every_record_is_seen_once_an_epoch(hospitals, rng):
         assert set(seen) == set(range(n))
 
 
+def test_batches_are_drawn_by_chance(hospitals):
+    first, again, other = (local.draw_batches(hospitals.w, 6, 4, np.random.default_rng(s))[0] for s in (0, 0, 1))
+    assert (first == again).all() and (first != other).any()
+    assert (first[0, 0] != np.arange(6)).any()
+
+
 @pytest.mark.parametrize("size", [1, 5, 1000])
 def test_a_batch_holds_its_size_and_its_shares_sum_to_one(hospitals, rng, size):
     rows, shares = local.draw_batches(hospitals.w, size, 7, rng)
-    assert rows.shape == shares.shape == (4, 7, size)
+    assert rows.shape == shares.shape == (4, 7, min(size, hospitals.X.shape[1]))
     assert np.allclose(shares.sum(-1), 1)
     assert ((shares > 0).sum(-1) == np.minimum(size, hospitals.sizes)[:, None]).all()
     assert (rows < hospitals.sizes[:, None, None]).all()

@@ -96,3 +96,10 @@ def test_the_network_predicts_what_scikit_learns_does_with_the_same_weights(hosp
         [part.ravel() for W, b in zip(theirs.coefs_, theirs.intercepts_, strict=True) for part in (W, b)]
     )
     assert np.allclose(models.mlp(5, (6, 4)).predict(theta, X), theirs.predict_proba(X)[:, 1], atol=1e-12)
+
+
+def test_starting_values_are_he_and_colleagues(rng):
+    theta = models.mlp(50, (80,)).init(rng)
+    W1, b1, W2 = theta[: 50 * 80], theta[50 * 80 : 51 * 80], theta[51 * 80 : -1]
+    assert np.isclose(W1.std(), np.sqrt(2 / 50), rtol=0.05) and np.isclose(W2.std(), np.sqrt(2 / 80), rtol=0.2)
+    assert (b1 == 0).all() and theta[-1] == 0

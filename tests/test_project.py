@@ -48,7 +48,8 @@ def allowed(module):
         "aggregate": set(),
         "server": set(),
         "evaluate": set(),
-        "data": {"checks"},
+        "tables": {"checks"},
+        "data": {"checks", "tables"},
         "privacy": {"checks"},
         "federation": {"aggregate", "checks", "local", "server"},
         "plots": set(),
@@ -104,6 +105,16 @@ def test_the_command_line_runs_the_two_federations():
     for hospital in ("Cleveland", "Hungary", "Switzerland", "VA Long Beach"):
         assert re.search(rf"{hospital}( +0\.\d\d\d){{3}}", done.stdout)
     assert not done.stderr
+
+
+def test_without_numpy_it_says_so_instead_of_failing(tmp_path):
+    (tmp_path / "fedlearn_mini").mkdir()
+    for name in ("__init__.py", "__main__.py"):
+        (tmp_path / "fedlearn_mini" / name).write_bytes(MODULES[name[:-3]].read_bytes())
+    done = subprocess.run([sys.executable, "-S", "-m", "fedlearn_mini"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and not done.stderr
+    assert "no  numpy is missing. Install it with: pip install" in done.stdout
+    assert "no  the data folder is missing" in done.stdout
 
 
 def test_a_missing_package_is_said_with_its_mend(monkeypatch, capsys):
