@@ -8,6 +8,7 @@ NEEDED = {
     "numpy": (2, 0),
     "pandas": (2, 2),
     "matplotlib": (3, 8),
+    "pillow": (10, 0),
     "ipywidgets": (8, 1),
     "jupyterlab": (4, 2),
     "tqdm": (4, 66),

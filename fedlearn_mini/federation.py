@@ -245,11 +245,13 @@ def rounds(model, hospitals, plan, state=None):
 def alone(model, hospitals, plan, rounds, theta=None):
     """θₖ of every hospital after the local steps of `rounds` rounds by itself, nothing sent, nothing averaged: (K, P).
 
-    With `Hospitals.pooled()` in `fit`, one of the two yardsticks of a federation. Notebook 03.
+    theta is where they start: one for all (P,), or one each (K, P), which makes this the fine-tuning of a model. With
+    `Hospitals.pooled()` in `fit`, one of the two yardsticks of a federation. Notebooks 03 and 10.
     """
     ready(hospitals, model)
-    K, start = len(hospitals.names), initial(model, plan, theta).theta.astype(hospitals.X.dtype)
-    own = np.broadcast_to(start, (K, start.size))
+    K = len(hospitals.names)
+    own = initial(model, plan, theta).theta if np.ndim(theta) < 2 else np.asarray(theta)
+    own = np.broadcast_to(own, (K, model.P)).astype(hospitals.X.dtype)
     for r in range(whole("rounds", rounds)):
         rng = np.random.default_rng([plan.seed, r])
         steps = local_steps(plan, hospitals.sizes, rng)

@@ -113,7 +113,7 @@ def test_14_words_for_missing_work_in_any_case_and_as_numbers():
 
 def test_5_signs_that_only_look_like_line_ends_stay_in_their_cell(tmp_path):
     path = tmp_path / "windows.csv"
-    path.write_bytes("name,age\nA\x85B,50\n".encode("latin-1") + "C\x0cD,51\n".encode())
+    path.write_bytes("name,age\nA\x85B,50\n".encode("latin-1") + b"C\x0cD,51\n")
     assert data.read(path, encoding="latin-1")["age"].tolist() == ["50", "51"]
     path.write_bytes(b"\xef\xbb\xbfage,x\n50,1\n")
     assert list(data.read(path, encoding="latin-1").columns) == ["age", "x"]

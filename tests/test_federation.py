@@ -386,3 +386,9 @@ def test_a_saved_file_is_readable_as_any_other(hospitals, tmp_path):
     federation.save(tmp_path / "state.npz", state)
     assert (tmp_path / "state.npz").stat().st_mode == (tmp_path / "plain").stat().st_mode
     assert sorted(p.name for p in tmp_path.iterdir()) == ["plain", "state.npz"]
+
+
+def test_training_alone_may_start_from_a_model_each(model, hospitals, rng):
+    plan, theta = Plan(lr=0.1, steps=3), model.init(rng)
+    first = alone(model, hospitals, plan, 2, theta)
+    assert np.allclose(alone(model, hospitals, plan, 3, first), alone(model, hospitals, plan, 5, theta), atol=1e-12)
