@@ -51,7 +51,7 @@ class Plan:
     aggregate: Callable = weighted_mean
     server: Server = field(default_factory=fedavg)
     uplink: Callable = as_it_is
-    block: int = 32
+    block: int = 64
     seed: int = 0
 
     def __post_init__(self):

@@ -14,11 +14,15 @@ def sgd(model, theta, X, y, w, *, lr, steps, batches=None, mu=0.0, drift=0.0):
     arXiv:1812.06127), drift is SCAFFOLD's correction (Karimireddy et al. 2020, arXiv:1910.06378); at 0 this is
     plain gradient descent. Notebooks 01, 02 and 08.
     """
-    start, steps = theta, np.asarray(steps)
+    start, steps, corrected = theta, np.asarray(steps), mu != 0 or np.any(drift)
     for s in range(steps.max(initial=0)):
         Xs, ys, ws = (X, y, w) if batches is None else take_batch(X, y, *batches, s)
-        direction = model.grad(theta, Xs, ys, ws) + mu * (theta - start) + drift
-        theta = theta - lr * (direction * (s < steps)[..., None])  # who has finished stays put
+        direction = model.grad(theta, Xs, ys, ws)
+        if corrected:
+            direction = direction + mu * (theta - start) + drift
+        if s >= steps.min():  # who has finished stays put
+            direction = direction * (s < steps)[..., None]
+        theta = theta - lr * direction
     return theta
 
 

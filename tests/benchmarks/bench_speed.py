@@ -1,0 +1,102 @@
+"""How far is the readable engine from the bare arithmetic? `python -m pytest tests/benchmarks/bench_speed.py -s`.
+
+Each job is timed in turn with its limit: the NumPy calls that its arithmetic cannot do without (products, exponentials
+or ReLUs, the residual), on arrays of the same shapes. Machines are noisy, so the ratio of the medians is the result.
+"""
+
+import statistics
+import time
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from fedlearn_mini import data, models
+from fedlearn_mini.federation import Plan, rounds
+from fedlearn_mini.local import steps_in
+
+pytest.importorskip("pytest_benchmark", reason="pip install -e '.[test,bench]'")
+HEART = (303, 294, 123, 200)
+
+
+def hospitals(sizes, d=13, dtype=float):
+    rng = np.random.default_rng(0)
+    N = sum(sizes)
+    groups = np.repeat([f"H{k:05d}" for k in range(len(sizes))], sizes)
+    return data.stack(rng.normal(size=(N, d)).astype(dtype), rng.integers(0, 2, N), groups)
+
+
+def federate(model, many, plan, count):
+    return next(islice(rounds(model, many, plan), count - 1, None))
+
+
+def logistic_limit(K, n, d, steps, block=256):
+    """For each step: Xβ, the sigmoid, the weighted residual, rX; block by block."""
+    rng = np.random.default_rng(0)
+    X = np.ascontiguousarray(rng.normal(size=(min(K, block), d + 1, n)))
+    theta, w, y = rng.normal(size=(len(X), 1, d + 1)), np.full((len(X), 1, n), 1 / n), np.ones((len(X), 1, n))
+
+    def run():
+        for _ in range(steps * max(1, K // block)):
+            p = 1 / (1 + np.exp(-(theta @ X)))
+            w * (p - y) @ X.mT
+
+    return run
+
+
+def network_limit(sizes, batch, epochs, rounds_, d=13, h=64, dtype=float):
+    """For each step: three products forward, two ReLUs, five products backward, on (K, batch, ·)."""
+    rng, K = np.random.default_rng(0), len(sizes)
+    X, a = rng.normal(size=(K, batch, d)).astype(dtype), rng.normal(size=(K, batch, h)).astype(dtype)
+    W1, W2, e1 = (rng.normal(size=(K, *shape)).astype(dtype) for shape in ((d, h), (h, h), (batch, 1)))
+    W3 = rng.normal(size=(K, h, 1)).astype(dtype)
+    steps = rounds_ * int(steps_in(epochs, np.array(sizes), batch).max())
+
+    def run():
+        for _ in range(steps):
+            np.maximum(X @ W1, 0), np.maximum(a @ W2, 0), a @ W3
+            a.mT @ e1, a.mT @ a, X.mT @ a, e1 @ W3.mT * (a > 0), a @ W2.mT * (a > 0)
+
+    return run
+
+
+def compare(benchmark, job, limit, repeats=7):
+    """Job and limit in turn, the ratio of their medians; the job's own times go to pytest-benchmark's table."""
+    job(), limit()
+    times = {job: [], limit: []}
+    for _ in range(repeats):
+        for run in (job, limit):
+            start = time.perf_counter()
+            run()
+            times[run].append(1e3 * (time.perf_counter() - start))
+    mine, bare = statistics.median(times[job]), statistics.median(times[limit])
+    benchmark.extra_info.update(ms=round(mine, 1), limit_ms=round(bare, 1), ratio=round(mine / bare, 2))
+    print(f"\n{mine:8.1f} ms, limit {bare:8.1f} ms, ratio {mine / bare:.2f}")
+    benchmark.pedantic(job, rounds=1)
+
+
+def test_J1_four_hospitals_logistic_100_rounds_of_5_steps(benchmark):
+    many, model, plan = hospitals(HEART), models.logistic(13), Plan(lr=0.3, steps=5)
+    compare(benchmark, lambda: federate(model, many, plan, 100), logistic_limit(4, 303, 13, 500))
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+def test_J2_network_50_rounds_of_an_epoch_in_batches_of_32(benchmark, dtype):
+    many, model, plan = hospitals(HEART, dtype=dtype), models.mlp(13), Plan(lr=0.1, epochs=1, batch=32)
+    compare(benchmark, lambda: federate(model, many, plan, 50), network_limit(HEART, 32, 1, 50, dtype=dtype))
+
+
+def test_J3_a_thousand_hospitals_20_rounds_of_5_steps(benchmark):
+    many, model, plan = hospitals([100] * 1000), models.logistic(13), Plan(lr=0.3, steps=5)
+    compare(benchmark, lambda: federate(model, many, plan, 20), logistic_limit(1000, 100, 13, 100))
+
+
+def test_J3b_ten_thousand_hospitals_a_tenth_invited(benchmark):
+    many, model, plan = hospitals([100] * 10_000), models.logistic(13), Plan(lr=0.3, steps=5, fraction=0.1)
+    compare(benchmark, lambda: federate(model, many, plan, 20), logistic_limit(1000, 100, 13, 100))
+
+
+@pytest.mark.parametrize("K", [1000, 10_000, 100_000])
+def test_cost_is_linear_in_hospitals(benchmark, K):
+    many, model, plan = hospitals([20] * K, d=5), models.logistic(5), Plan(lr=0.3, steps=2)
+    compare(benchmark, lambda: federate(model, many, plan, 1), logistic_limit(K, 20, 5, 2), repeats=3)
