@@ -111,9 +111,8 @@ def one_round(state, model, hospitals, plan):
     """One round of federated learning: (State, …) -> State, record.
 
     The record says who took part, whose update was refused because it was not finite, how far the model moved
-    and how many bytes travelled. A round in which nothing arrives leaves θ as it was,
-    unless the aggregate adds noise. McMahan et al. 2017,
-    arXiv:1602.05629; notebook 03 derives it with an explicit loop over hospitals.
+    and how many bytes travelled. A round in which nothing arrives leaves θ as it was, unless the aggregate adds noise.
+    McMahan et al. 2017, arXiv:1602.05629; notebook 03 derives it with an explicit loop over hospitals.
     """
     rng = np.random.default_rng([plan.seed, state.round])
     theta, K = state.theta.astype(hospitals.X.dtype, copy=False), len(hospitals.names)

@@ -11,7 +11,7 @@ import ipywidgets as ipw
 import numpy as np
 from PIL import Image
 
-WIDE = {"style": {"description_width": "12em"}, "layout": {"width": "25em"}}
+WIDE = {"style": {"description_width": "10em"}, "layout": {"width": "25em"}}
 
 
 def slider(value, least, most, step, label):
