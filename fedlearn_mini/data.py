@@ -170,8 +170,9 @@ def split_by_size(n, K, skew, rng):
 def split_by_label(y, K, alpha, rng):
     """The hospital of each record, equal sizes, each hospital with class shares drawn from Dirichlet(α · prior): (n,).
 
-    α → ∞: everywhere the same mixture; α → 0: one class per hospital, while it lasts. Hsu et al. 2019,
-    arXiv:1909.06335. Notebook 07.
+    α → ∞: everywhere the same mixture; α → 0: one class per hospital, while it lasts. Hospitals are dealt in order,
+    and the last ones take what is left, which may differ more than α says. Hsu et al. 2019, arXiv:1909.06335.
+    Notebook 07.
     """
     number("alpha", alpha, above=0, hint="alpha=100 is nearly even, alpha=0.1 nearly one class per hospital.")
     label = np.unique(y, return_inverse=True)[1]
@@ -196,7 +197,10 @@ def split_by_column(values):
 
 
 def shift_features(hospitals, amount, rng):
-    """Another instrument in every hospital: x ← x · exp(amount · sₖ) + amount · mₖ, with sₖ, mₖ ~ N(0, I)."""
+    """Another instrument in every hospital: x ← x · exp(amount · sₖ) + amount · mₖ, with sₖ, mₖ ~ N(0, I).
+
+    The patients and their labels stay, what is read off them changes. Notebook 07.
+    """
     s, m = rng.normal(size=(2, len(hospitals.names), 1, hospitals.X.shape[-1]))
     shifted = hospitals.X * np.exp(amount * s) + amount * m
     return hospitals._replace(X=np.where(hospitals.w[..., None] > 0, shifted, 0).astype(hospitals.X.dtype))

@@ -258,6 +258,11 @@ def alone(model, hospitals, plan, rounds, theta=None):
     return own
 
 
+def personal(state, plan):
+    """Each hospital's model where a part stays at home: the shared part of θ, and its own of the rest: (K, P)."""
+    return np.where(plan.shared, state.theta, state.kept["own"])
+
+
 def average_loss(model, theta, hospitals):
     """Σₖ nₖ Lₖ(θ) / Σₖ nₖ: what the federation minimises, one number."""
     sizes = hospitals.sizes

@@ -73,6 +73,24 @@ def logistic(d):
     )
 
 
+def bowl(P=1):
+    """½ Σⱼ aⱼ(θⱼ − bⱼ)², the simplest loss there is; a record is (a, b), 2P numbers, and has no label. Notebook 07.
+
+    Everything about a federation of bowls can be worked out on paper, so that is where theory is tried.
+    """
+
+    def away(theta, X):
+        return theta[..., None, :] - X[..., P:]
+
+    return Model(
+        init=lambda rng: np.full(P, 5.0),
+        predict=lambda theta, X: X[..., 0],
+        loss=lambda theta, X, y, w: (w[..., None] * X[..., :P] * away(theta, X) ** 2 / 2).sum((-1, -2)),
+        grad=lambda theta, X, y, w: (w[..., None] * X[..., :P] * away(theta, X)).sum(-2),
+        P=P,
+    )
+
+
 def mlp(d, hidden=(64, 64)):
     """A network d → hidden → 1: ReLU between layers, sigmoid at the end, cross-entropy loss.
 

@@ -74,16 +74,19 @@ def band(x, runs, ax, label, seat=0, **names):
     return named(ax, **names)
 
 
-def dots(names, columns, ax, **labels):
-    """A row per hospital and a marker per entry of {title: values (K,) or (K, S)}; with S seeds, their range too."""
+def dots(names, columns, ax, seat=4, **labels):
+    """A row per hospital and a marker per entry of {title: values (K,) or (K, S)}; with S seeds, their range too.
+
+    seat: the first colour for titles that have none of their own; 4 leaves the hospitals' colours to the hospitals.
+    """
     rows = np.arange(len(names))[::-1]
-    for seat, (title, values) in enumerate(columns.items()):
-        look = {k: v for k, v in (SERVER if title == "federated" else style(title, seat)).items() if k != "linestyle"}
-        look["marker"] = "o" if title == "federated" else look["marker"]
-        offset = 0.16 * (seat - (len(columns) - 1) / 2)
+    for place, (title, values) in enumerate(columns.items()):
+        look = SERVER | {"marker": "o"} if title == "federated" else style(title, seat + place)
+        look = look | {"linestyle": ""}
+        offset = 0.16 * (place - (len(columns) - 1) / 2)
         values = np.asarray(values).reshape(len(names), -1)
         ax.hlines(rows - offset, values.min(1), values.max(1), color=look["color"], alpha=0.5)
-        ax.plot(np.median(values, 1), rows - offset, label=title, linestyle="", **look)
+        ax.plot(np.median(values, 1), rows - offset, label=title, **look)
     ax.set_yticks(rows, names)
     ax.set_ylim(-0.6, len(names) - 0.4)
     return named(ax, **labels)
@@ -96,6 +99,18 @@ def bars(names, values, ax, **labels):
     ax.bar_label(drawn, fmt="%g", padding=3)
     ax.set_yticks(rows, names)
     ax.margins(x=0.12)
+    return named(ax, legend=False, **labels)
+
+
+def heat(values, rows, columns, ax, digits=2, low=0.0, high=1.0, **labels):
+    """A table (R, C) in shades from low (dark) to high (light), each cell with its number."""
+    values = np.round(values, digits) + 0.0  # no −0.0
+    ax.imshow(values, cmap="cividis", vmin=low, vmax=high, aspect="auto")
+    for (i, j), value in np.ndenumerate(values):
+        shade = "white" if value < low + 0.6 * (high - low) else "black"
+        ax.text(j, i, f"{value:.{digits}f}", ha="center", va="center", color=shade)
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)
     return named(ax, legend=False, **labels)
 
 

@@ -30,17 +30,10 @@ PLANS = {
 
 
 def quadratics():
-    """Three hospitals with the losses ½aₖ(θ − bₖ)², in X and y, and sizes in the ratio 1 : 3 : 6."""
-    model = models.Model(
-        init=lambda rng: np.full(1, 5.0),
-        predict=lambda theta, X: X[..., 0],
-        loss=lambda theta, X, y, w: (w * X[..., 0] * (theta - y) ** 2 / 2).sum(-1),
-        grad=lambda theta, X, y, w: (w * X[..., 0] * (theta - y)).sum(-1, keepdims=True),
-        P=1,
-    )
+    """Three hospitals with the losses ½aₖ(θ − bₖ)², a record being (a, b), and sizes in the ratio 1 : 3 : 6."""
     sizes = np.array([1, 3, 6])
-    a, b = np.repeat([1.0, 2.0, 4.0], sizes), np.repeat([0.0, 1.0, 3.0], sizes)
-    return model, data.stack(a[:, None], b, np.repeat(["A", "B", "C"], sizes))
+    records = np.repeat([[1.0, 0.0], [2.0, 1.0], [4.0, 3.0]], sizes, axis=0)
+    return models.bowl(), data.stack(records, np.zeros(10), np.repeat(["A", "B", "C"], sizes))
 
 
 def test_quadratic_hospitals_give_the_worked_numbers():
@@ -328,6 +321,7 @@ def test_sharing_everything_or_nothing_is_fedavg_or_training_alone(model, hospit
     plain, _ = fit(model, hospitals, plan, rounds=3, theta=theta)
     assert np.allclose(fit(model, hospitals, everything, rounds=3, theta=theta)[0].theta, plain.theta, atol=1e-12)
     nothing, _ = fit(model, hospitals, replace(plan, shared=np.zeros(model.P, bool)), rounds=3, theta=theta)
+    assert (federation.personal(nothing, replace(plan, shared=np.zeros(model.P, bool))) == nothing.kept["own"]).all()
     assert np.allclose(nothing.kept["own"], alone(model, hospitals, plan, 3, theta), atol=1e-12)
     assert (nothing.theta == theta).all()
 

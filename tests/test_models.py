@@ -103,3 +103,10 @@ def test_starting_values_are_he_and_colleagues(rng):
     W1, b1, W2 = theta[: 50 * 80], theta[50 * 80 : 51 * 80], theta[51 * 80 : -1]
     assert np.isclose(W1.std(), np.sqrt(2 / 50), rtol=0.05) and np.isclose(W2.std(), np.sqrt(2 / 80), rtol=0.2)
     assert (b1 == 0).all() and theta[-1] == 0
+
+
+def test_a_bowls_gradient_equals_central_differences(rng):
+    model, theta = models.bowl(3), rng.normal(size=3)
+    X, y, w = rng.random((5, 6)), np.zeros(5), np.full(5, 0.2)
+    assert np.allclose(model.grad(theta, X, y, w), central_differences(model, theta, X, y, w), atol=1e-6)
+    assert np.isclose(model.loss(theta, X[:1], y[:1], np.ones(1)), (X[0, :3] * (theta - X[0, 3:]) ** 2).sum() / 2)
