@@ -119,7 +119,8 @@ def one_round(state, model, hospitals, plan):
     kept = at_home(state.kept, theta, K, plan)
     # 1. invite
     invited = np.sort(rng.choice(K, max(1, round(plan.fraction * K)), replace=False))
-    absence = plan.dropout(state.round) if callable(plan.dropout) else np.full(K, plan.dropout)
+    absence = np.full(K, plan.dropout) if not callable(plan.dropout) else np.asarray(plan.dropout(state.round))
+    shaped("what dropout returns", absence, (K,))
     present = invited[rng.random(invited.size) >= absence[invited]]
     sizes = hospitals.sizes[present]
     # 2. train
@@ -220,7 +221,10 @@ def outgoing(updates, sizes, steps, plan):
 
 
 def delayed(arrived, load, kept, plan, rng):
-    """Some updates are late: they wait in `kept` and join the next round's, computed from the older model."""
+    """Some updates are late: they wait in `kept` and join the next round's, computed from the older model.
+
+    A hospital that was late and is on time again counts twice in that round. Notebook 09.
+    """
     late = rng.random(load.size) < plan.late
     before = kept.get("way", arrived[:0]), kept.get("load", load[:0])
     now = np.concatenate([before[0], arrived[~late]]), np.concatenate([before[1], load[~late]])

@@ -17,7 +17,7 @@ WIDE = {"style": {"description_width": "10em"}, "layout": {"width": "25em"}}
 def slider(value, least, most, step, label):
     """A slider for one setting; whole numbers where value and step are whole. The label names it in words."""
     whole = all(isinstance(v, int) for v in (value, least, most, step))
-    kind, digits = (ipw.IntSlider, "d") if whole else (ipw.FloatSlider, f".{max(0, -int(np.floor(np.log10(step))))}f")
+    kind, digits = (ipw.IntSlider, "d") if whole else (ipw.FloatSlider, f".{len(str(step).partition('.')[2])}f")
     return kind(value, min=least, max=most, step=step, description=label, readout_format=digits, **WIDE)
 
 

@@ -325,6 +325,8 @@ def test_35_an_aggregate_or_uplink_that_spreads_out_silently_is_refused(ten):
         fit(model, ten, Plan(aggregate=lambda u, w, rng: u.mean()))
     with pytest.raises(ValueError, match=r"what uplink returns must have the shape \(2, 4\), but has \(2, 1\)"):
         fit(model, ten, Plan(uplink=lambda u, rng: u[:, :1]))
+    with pytest.raises(ValueError, match=r"what dropout returns must have the shape \(2,\)"):
+        fit(model, ten, Plan(dropout=lambda r: np.zeros(3)))
 
 
 def test_fit_refuses_what_would_be_ignored_or_wrong(ten):

@@ -58,7 +58,7 @@ def test_every_picture_has_a_text(name):
 def test_cells_are_short_and_have_names(name):
     for cell in NOTEBOOKS[name].cells:
         assert re.fullmatch(rf"{name[:2]}-[A-Za-z0-9-]+", cell.id), cell.id
-    assert max(len(cell.source.splitlines()) for cell in code(name)) <= 24
+    assert max(len(cell.source.splitlines()) for cell in code(name)) <= 20
     assert len(prose(name)) >= len(code(name)) * 0.9
     assert sum(len(c.source) for c in prose(name)) >= sum(len(c.source) for c in code(name))
 

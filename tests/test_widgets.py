@@ -134,5 +134,6 @@ def test_sliders_are_whole_where_their_numbers_are():
     assert type(slider(1, 0, 9, 1, "n")).__name__ == "IntSlider"
     assert slider(0.25, 0.0, 1.0, 0.05, "x").readout_format == ".2f"
     assert slider(0.5, 0.0, 1.0, 0.5, "x").readout_format == ".1f"
+    assert slider(0.25, 0.0, 1.0, 0.25, "x").readout_format == ".2f"
     assert np.isclose(log_slider(0.1, 0.01, 1.0, "lr").value, 0.1)
     assert choice(["a", "b"], "which").value == "a"
