@@ -99,6 +99,14 @@ def test_the_readme_names_every_notebook_and_the_two_commands():
         assert (ROOT / picture).exists()
 
 
+def test_the_readme_quotes_the_measured_latencies():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = (ROOT / "tests" / "benchmarks" / "latency.csv").read_text(encoding="utf-8").split()[1:]
+    assert len(rows) == len(list((ROOT / "notebooks").glob("*.ipynb")))
+    for notebook, moves, median, p95 in (row.split(",") for row in rows):
+        assert f"| {notebook[:2]} | {moves} | {median} ms | {p95} ms |" in text
+
+
 def test_the_command_line_runs_the_two_federations():
     done = subprocess.run([sys.executable, "-m", "fedlearn_mini"], capture_output=True, text=True, check=True)
     assert "ok  numpy" in done.stdout and "average [0.15075 0.15075]" in done.stdout
