@@ -16,7 +16,7 @@ MOVE = """([image, handle, key]) => new Promise(done => {
     const look = () => {
         const shown = () => requestAnimationFrame(() => done(performance.now() - start));
         if (image.src !== before) image.decode().then(shown);
-        else if (performance.now() - start > 1500) done(-1);
+        else if (performance.now() - start > 4000) done(-1);
         else setTimeout(look, 1);
     };
     handle.dispatchEvent(new KeyboardEvent('keydown', {key: key, bubbles: true, cancelable: true}));
