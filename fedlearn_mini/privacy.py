@@ -26,11 +26,13 @@ def clip(updates, C):
 
 
 def noisy_mean(updates, weights, rng, *, C, sigma, expected):
-    """(Σₖ clip(Δₖ, C) + σC·N(0, I)) / expected: an aggregator (K, P) → (P,) that forgets any one hospital.
+    """(Σₖ clip(Δₖ, C) + σC·N(0, I)) / expected: an aggregator (K, P) → (P,) that blurs any one hospital.
 
     Every hospital counts the same: with size weights the sensitivity would not be C, and sizes are themselves
     records. `expected` is the number of hospitals fixed *before* the round, never the number that answered, which
-    would give away who was there. McMahan et al. 2018, arXiv:1710.06963. Notebook 06.
+    would give away who was there. The noise speaks to whoever sees the models, not to the server. Sensitivity C needs
+    one row per hospital and round: `late` updates (two rows) and SCAFFOLD (controls travel too) are not covered.
+    McMahan et al. 2018, arXiv:1710.06963. Notebook 06.
     """
     total = clip(updates, C).sum(axis=0)  # of nobody it is 0, and 0 gets its noise too
     noise = rng.normal(0, sigma * C, total.shape)  # the L2 sensitivity is C, because every row was clipped
