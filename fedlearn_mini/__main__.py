@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 NEEDED = {
-    "numpy": (2, 0),
+    "numpy": (2, 2),
     "pandas": (2, 2),
     "matplotlib": (3, 8),
     "pillow": (10, 0),

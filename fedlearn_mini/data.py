@@ -82,7 +82,7 @@ def stack(X, y, groups):
     seat = np.arange(len(k)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     K, n = len(names), sizes.max()
     stacked = Hospitals(
-        np.zeros((K, n, X.shape[1]), X.dtype),
+        np.zeros((K, X.shape[1], n), X.dtype).mT,  # a feature lies together in memory: products run along records
         np.zeros((K, n), X.dtype),
         np.zeros((K, n), X.dtype),
         tuple(map(str, names)),

@@ -32,8 +32,9 @@ class Plan:
     fraction of the hospitals invited to a round · dropout chance that an invited one does not answer, or a function
     round -> chances (K,) · stragglers chance that one manages only a part of its steps · late chance that an update
     arrives a round later · aggregate (updates, weights, rng) -> (P,) · server what is done with it · uplink (updates,
-    rng) -> updates, everything that happens on the wire · block hospitals trained at a time (memory, never results) ·
-    seed. A setting that cannot work raises a ValueError in words. Notebooks 03, 08 and 09.
+    rng) -> updates, everything that happens on the wire · block hospitals trained at a time (None: about what a
+    processor's cache holds; it changes memory and speed, never results) · seed.
+    A setting that cannot work raises a ValueError in words. Notebooks 03, 08 and 09.
     """
 
     lr: float = 0.1
@@ -51,7 +52,7 @@ class Plan:
     aggregate: Callable = weighted_mean
     server: Server = field(default_factory=fedavg)
     uplink: Callable = as_it_is
-    block: int = 64
+    block: int | None = None
     seed: int = 0
 
     def __post_init__(self):
@@ -62,11 +63,11 @@ class Plan:
             number("dropout", self.dropout, least=0, below=1, hint="dropout=0 means that everybody answers.")
         number("stragglers", self.stragglers, least=0, most=1, hint="stragglers=0: everybody does all its steps.")
         number("late", self.late, least=0, most=1, hint="late=0: every update arrives in its round.")
-        for name in ("steps", "block"):
-            whole(name, getattr(self, name))
-        for name in ("batch", "epochs"):
+        whole("steps", self.steps)
+        hints = {"batch": "full-batch steps", "epochs": "full-batch steps", "block": "a size that suits the model"}
+        for name, what in hints.items():
             if getattr(self, name) is not None:
-                whole(name, getattr(self, name), hint=f"Leave {name} out for full-batch steps.")
+                whole(name, getattr(self, name), hint=f"Leave {name} out for {what}.")
         whole("seed", self.seed, least=0)
         for name, kind in {
             "aggregate": "a function (updates, weights, rng)",
@@ -122,7 +123,8 @@ def one_round(state, model, hospitals, plan):
     absence = np.full(K, plan.dropout) if not callable(plan.dropout) else np.asarray(plan.dropout(state.round))
     shaped("what dropout returns", absence, (K,))
     present = invited[rng.random(invited.size) >= absence[invited]]
-    sizes = hospitals.sizes[present]
+    everyone = hospitals.sizes
+    sizes = everyone[present]
     # 2. train
     steps = local_steps(plan, sizes, rng)
     start = np.broadcast_to(theta, (present.size, theta.size))
@@ -130,15 +132,15 @@ def one_round(state, model, hospitals, plan):
         start = np.where(plan.shared, theta, kept["own"][present])
     control, drift = 0, np.zeros((present.size, 1), theta.dtype)
     if plan.scaffold:
-        control = plan.aggregate(kept["control"], hospitals.sizes, rng)  # c, weighted as the updates are
+        control = plan.aggregate(kept["control"], everyone, rng)  # c, weighted as the updates are
         drift = control - kept["control"][present]
-    updates = train(model, start, hospitals, present, steps, drift, plan, rng) - start
+    updates = train(model, start, hospitals, present, sizes, steps, drift, plan, rng) - start
     # 3. upload; what arrives is checked before it is used
     kept = remember(kept, present, start, updates, control, steps, plan)
     updates = plan.uplink(outgoing(updates, sizes, steps, plan), rng)
     shaped("what uplink returns", updates, start.shape)
     sound = np.isfinite(updates).all(axis=-1)
-    arrived, load = updates[sound], sizes[sound]
+    arrived, load = (updates, sizes) if sound.all() else (updates[sound], sizes[sound])
     if plan.late:
         arrived, load, kept = delayed(arrived, load, kept, plan, rng)
     # 4. aggregate   5. step
@@ -176,17 +178,18 @@ def local_steps(plan, sizes, rng):
     return steps
 
 
-def train(model, theta, hospitals, present, steps, drift, plan, rng):
+def train(model, theta, hospitals, present, sizes, steps, drift, plan, rng):
     """The local steps of the hospitals in `present` (sorted row numbers), from their rows of theta: (k, P) → (k, P).
 
     Hospitals are taken a block at a time, so that memory does not grow with their number; all chance is drawn
     before, so that the block size changes nothing.
     """
-    batches, sizes, trained = None, hospitals.sizes[present], np.empty(theta.shape, theta.dtype)
+    batches, trained = None, np.empty(theta.shape, theta.dtype)
+    block = plan.block or max(1, 2**17 // max(theta.shape[-1], hospitals.X[0].size))  # about what a cache holds
     if plan.batch is not None:
         batches = draw_batches(hospitals.w[present], plan.batch, steps, rng)
-    for at in range(0, present.size, plan.block):
-        seats = slice(at, at + plan.block)
+    for at in range(0, present.size, block):
+        seats = slice(at, at + block)
         rows, n = spanned(present[seats]), sizes[seats].max()  # padding that only other blocks need stays behind
         mine = None if batches is None else [part[seats] for part in batches]
         data = hospitals.X[rows, :n], hospitals.y[rows, :n], hospitals.w[rows, :n]
@@ -197,6 +200,8 @@ def train(model, theta, hospitals, present, steps, drift, plan, rng):
 
 def remember(kept, present, start, updates, control, steps, plan):
     """What stays at the hospitals after training: control variates (SCAFFOLD) and the part of θ that is their own."""
+    if not plan.scaffold and plan.shared is None:
+        return {name: kept[name] for name in ("way", "load") if name in kept}
     new, sound = {}, np.isfinite(updates).all(axis=-1)
     at, moved = present[sound], updates[sound]
     if plan.scaffold:  # Karimireddy et al. 2020, option II: cₖ ← cₖ − c + (θ − θₖ)/(steps · η)
@@ -252,13 +257,13 @@ def alone(model, hospitals, plan, rounds, theta=None):
     `Hospitals.pooled()` in `fit`, one of the two yardsticks of a federation. Notebooks 03 and 10.
     """
     ready(hospitals, model)
-    K = len(hospitals.names)
+    K, sizes = len(hospitals.names), hospitals.sizes
     own = initial(model, plan, theta).theta if np.ndim(theta) < 2 else np.asarray(theta)
     own = np.broadcast_to(own, (K, model.P)).astype(hospitals.X.dtype)
     for r in range(whole("rounds", rounds)):
         rng = np.random.default_rng([plan.seed, r])
-        steps = local_steps(plan, hospitals.sizes, rng)
-        own = train(model, own, hospitals, np.arange(K), steps, np.zeros((K, 1), own.dtype), plan, rng)
+        steps = local_steps(plan, sizes, rng)
+        own = train(model, own, hospitals, np.arange(K), sizes, steps, np.zeros((K, 1), own.dtype), plan, rng)
     return own
 
 

@@ -15,12 +15,13 @@ def sgd(model, theta, X, y, w, *, lr, steps, batches=None, mu=0.0, drift=0.0):
     plain gradient descent. Notebooks 01, 02 and 08.
     """
     start, steps, corrected = theta, np.asarray(steps), mu != 0 or np.any(drift)
-    for s in range(steps.max(initial=0)):
+    fewest, most = (steps.min(), steps.max()) if steps.size else (0, 0)
+    for s in range(most):
         Xs, ys, ws = (X, y, w) if batches is None else take_batch(X, y, *batches, s)
         direction = model.grad(theta, Xs, ys, ws)
         if corrected:
             direction = direction + mu * (theta - start) + drift
-        if s >= steps.min():  # who has finished stays put
+        if s >= fewest:  # who has finished stays put
             direction = direction * (s < steps)[..., None]
         theta = theta - lr * direction
     return theta

@@ -6,6 +6,7 @@ mentions the number of hospitals: the line for one hospital is the line for a th
 Derived in notebooks 02 (linear, logistic) and 05 (network).
 """
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -39,13 +40,12 @@ def cross_entropy(z, y, w):
 
 def affine(theta, X):
     """Xβ + b, with θ = (β, b): (..., d+1), (..., n, d) → (..., n)."""
-    return (X @ theta[..., :-1, None])[..., 0] + theta[..., -1:]
+    return np.matvec(X, theta[..., :-1]) + theta[..., -1:]
 
 
 def affine_grad(residual, X):
     """The derivative of Σᵢ residualᵢ (xᵢβ + b) for θ = (β, b): (Xᵀr, Σr)."""
-    slope = (residual[..., None, :] @ X)[..., 0, :]
-    return np.concatenate([slope, residual.sum(-1, keepdims=True)], axis=-1)
+    return np.concatenate([np.vecmat(residual, X), residual.sum(-1, keepdims=True)], axis=-1)
 
 
 def linear(d):
@@ -97,12 +97,13 @@ def mlp(d, hidden=(64, 64)):
     θ lists, layer by layer, the weights W (in, out) row by row and then the biases b (out). He et al. 2015
     (arXiv:1502.01852) starting values: W ~ N(0, 2/in), b = 0. Derived in notebook 05.
     """
-    widths = (d, *hidden, 1)
-    shapes = list(zip(widths[:-1], widths[1:], strict=True))
-    P = sum((i + 1) * o for i, o in shapes)
+    widths = (d, *hidden)
+    shapes = list(itertools.pairwise(widths))
+    head = widths[-1] + 1  # the last layer is logistic regression on what the hidden ones make of x
+    P = sum((i + 1) * o for i, o in shapes) + head
 
     def layers(theta):
-        """Views [(W, b), …] into θ: nothing is copied."""
+        """Views [(W, b), …] of the hidden layers into θ: nothing is copied."""
         found, at = [], 0
         for i, o in shapes:
             W = theta[..., at : at + i * o].reshape(*theta.shape[:-1], i, o)
@@ -112,30 +113,30 @@ def mlp(d, hidden=(64, 64)):
         return found
 
     def forward(theta, X):
-        """The activations of every layer, the last being the logits (..., n, 1)."""
+        """x and the activations of every hidden layer, max(0, aW + b): [(..., n, width), …]."""
         activations = [X]
         for W, b in layers(theta):
-            if len(activations) > 1:
-                activations[-1] = np.maximum(activations[-1], 0)
-            activations.append(activations[-1] @ W + b[..., None, :])
+            activations.append(np.maximum(0, activations[-1] @ W + b[..., None, :]))
         return activations
 
     def init(rng):
-        pairs = [(rng.normal(0, np.sqrt(2 / i), i * o), np.zeros(o)) for i, o in shapes]
+        pairs = [(rng.normal(0, np.sqrt(2 / i), i * o), np.zeros(o)) for i, o in (*shapes, (widths[-1], 1))]
         return np.concatenate([part for pair in pairs for part in pair])
 
     def logits(theta, X):
-        return forward(theta, X)[-1][..., 0]
+        return affine(theta[..., -head:], forward(theta, X)[-1])
 
     def grad(theta, X, y, w):
         """Backpropagation: the error of a layer is the next one's, through Wᵀ, where the ReLU was open."""
-        *activations, z = forward(theta, X)
-        error = (w * (sigmoid(z[..., 0]) - y))[..., None]
-        parts = []
-        for (W, _), a in zip(reversed(layers(theta)), reversed(activations), strict=True):
-            dW = (a.mT @ error).reshape(*error.shape[:-2], -1)
-            parts += [error.sum(-2), dW]
-            error = (error @ W.mT) * (a > 0)
+        activations, last = forward(theta, X), theta[..., -head:]
+        residual = w * (sigmoid(affine(last, activations[-1])) - y)
+        parts = [affine_grad(residual, activations[-1])]
+        error = residual[..., None] * last[..., None, :-1]
+        for at, (W, _) in reversed(list(enumerate(layers(theta)))):
+            error = error * (activations[at + 1] > 0)
+            parts += [error.sum(-2), (activations[at].mT @ error).reshape(*error.shape[:-2], -1)]
+            if at:  # below the first layer there is nobody to blame
+                error = error @ W.mT
         return np.concatenate(parts[::-1], axis=-1)
 
     return Model(
