@@ -13,7 +13,9 @@ import numpy as np
 
 from .aggregate import weighted_mean
 from .checks import number, shaped, whole
+from .ledger import Budget, BudgetSpent, Ledger, charged, mechanism, stop_before
 from .local import draw_batches, sgd, steps_in
+from .privacy import DPSGD
 from .server import Server, fedavg
 
 
@@ -26,14 +28,16 @@ def as_it_is(updates, rng):
 class Plan:
     """The settings of a federation; a variant is `dataclasses.replace(plan, lr=0.05)`.
 
-    lr η > 0 · steps local steps a round · batch records a step (None: all) · epochs instead of steps, passes
-    over the records · mu FedProx's pull · scaffold control variates against drift · normalise FedNova's average,
-    by steps taken · shared mask (P,) of the parameters that travel, the others stay at home (None: all travel) ·
-    fraction of the hospitals invited to a round · dropout chance that an invited one does not answer, or a function
-    round -> chances (K,) · stragglers chance that one manages only a part of its steps · late chance that an update
-    arrives a round later · aggregate (updates, weights, rng) -> (P,) · server what is done with it · uplink (updates,
-    rng) -> updates, everything that happens on the wire · block hospitals trained at a time (None: about what a
-    processor's cache holds; it changes memory and speed, never results) · seed.
+    lr η > 0 · steps local steps a round · batch records a step (None: all) · epochs instead of steps, passes over the
+    records · mu FedProx's pull · scaffold control variates against drift · normalise FedNova's average, by steps
+    taken · shared mask (P,) of the parameters that travel, the others stay at home (None: all travel) · fraction of
+    the hospitals invited to a round · poisson invites each by its own coin instead, so that their number varies ·
+    dropout chance that an invited one does not answer, or a function round -> chances (K,) · stragglers chance that
+    one manages only a part of its steps · late chance that an update arrives a round later · aggregate (updates,
+    weights, rng) -> (P,) · server what is done with it · uplink (updates, rng) -> updates, everything that happens on
+    the wire · block hospitals trained at a time (None: about what a processor's cache holds; it changes memory and
+    speed, never results) · seed · private DP-SGD in every hospital (a DPSGD) · budget that ends the run before more
+    privacy is spent (a Budget).
     A setting that cannot work raises a ValueError in words. Notebooks 03, 08 and 09.
     """
 
@@ -46,6 +50,7 @@ class Plan:
     normalise: bool = False
     shared: np.ndarray | None = None
     fraction: float = 1.0
+    poisson: bool = False
     dropout: float | Callable = 0.0
     stragglers: float = 0.0
     late: float = 0.0
@@ -54,6 +59,8 @@ class Plan:
     uplink: Callable = as_it_is
     block: int | None = None
     seed: int = 0
+    private: DPSGD | None = None
+    budget: Budget | None = None
 
     def __post_init__(self):
         number("the learning rate lr", self.lr, above=0, hint="Try lr=0.1; if training diverges, less.")
@@ -79,6 +86,29 @@ class Plan:
             raise ValueError(f"server must be a Server such as fedavg() or fedyogi(0.03), not {self.server!r}.")
         if self.epochs is not None and self.batch is None:
             raise ValueError("epochs are passes in batches: give batch too, as in Plan(epochs=1, batch=32).")
+        self.check_privacy()
+
+    def check_privacy(self):
+        """Refuse a plan whose noise would not be worth what the ledger says."""
+        if self.private is not None:
+            self.private.checked()
+            if self.batch is not None:
+                raise ValueError("DP-SGD draws its batches itself, each record by a coin: leave batch and epochs out.")
+            all_there = self.fraction == 1 and not (self.poisson or callable(self.dropout) or self.dropout or self.late)
+            one_sum = self.steps == 1 and self.aggregate is weighted_mean and self.uplink is as_it_is
+            if self.private.where != "hospital" and not (
+                all_there and one_sum and not self.scaffold and self.shared is None
+            ):
+                raise ValueError(
+                    f"with where={self.private.where!r} the noise is right only for a plain sum of one step: steps=1, "
+                    "every hospital, weighted_mean, no drop-outs, late updates, uplink, SCAFFOLD or shared. "
+                    "Otherwise use where='hospital'."
+                )
+        what = mechanism(self)
+        if what is not None and what.unit == "hospital" and (self.late or self.scaffold):
+            raise ValueError("noisy_mean counts one row per hospital and round: late updates and SCAFFOLD send two.")
+        if self.budget is not None and what is None:
+            raise ValueError("a budget needs noise that it can count: give private=DPSGD(…) or aggregate=noisy_mean.")
 
 
 @dataclass(frozen=True)
@@ -119,7 +149,10 @@ def one_round(state, model, hospitals, plan):
     theta, K = state.theta.astype(hospitals.X.dtype, copy=False), len(hospitals.names)
     kept = at_home(state.kept, theta, K, plan)
     # 1. invite
-    invited = np.sort(rng.choice(K, max(1, round(plan.fraction * K)), replace=False))
+    if plan.poisson:
+        invited = np.flatnonzero(rng.random(K) < plan.fraction)
+    else:
+        invited = np.sort(rng.choice(K, max(1, round(plan.fraction * K)), replace=False))
     absence = np.full(K, plan.dropout) if not callable(plan.dropout) else np.asarray(plan.dropout(state.round))
     shaped("what dropout returns", absence, (K,))
     present = invited[rng.random(invited.size) >= absence[invited]]
@@ -127,6 +160,7 @@ def one_round(state, model, hospitals, plan):
     sizes = everyone[present]
     # 2. train
     steps = local_steps(plan, sizes, rng)
+    kept = kept | account(kept, plan, hospitals.names, present, steps)  # the budget may refuse, before anything is done
     start = np.broadcast_to(theta, (present.size, theta.size))
     if plan.shared is not None:
         start = np.where(plan.shared, theta, kept["own"][present])
@@ -146,6 +180,8 @@ def one_round(state, model, hospitals, plan):
     # 4. aggregate   5. step
     memory = {name: value.astype(theta.dtype, copy=False) for name, value in state.memory.items()}
     update = plan.aggregate(arrived, load, rng)
+    if plan.private is not None:
+        update = update + plan.private.server_noise(load, plan.lr, theta, rng)
     shaped("what aggregate returns", update, theta.shape)
     if load.size or update.any():  # noise is added in a round without answers too, or it would tell of the absence
         theta, memory = plan.server.step(theta, update, memory)
@@ -169,6 +205,21 @@ def at_home(kept, theta, K, plan):
     return rows | kept
 
 
+def account(kept, plan, names, present, steps):
+    """What the ledger counts after this round, {"spent": …}, or {}. A hospital is charged before it is trained."""
+    what = mechanism(plan)
+    if what is None:
+        return {}
+    releases = np.ones(len(names))  # the unit "hospital": every round speaks about every hospital
+    if what.unit == "patient":
+        releases[:] = 0
+        releases[present] = steps
+    spent = charged(kept.get("spent"), what, releases)
+    if plan.budget is not None:
+        stop_before(plan.budget, Ledger(names, what, plan.budget.delta, plan.budget.accountant, spent))
+    return {"spent": spent}
+
+
 def local_steps(plan, sizes, rng):
     """How many steps each hospital takes: (k,). A straggler stops after a random part of them."""
     steps = np.full(sizes.shape, plan.steps) if plan.epochs is None else steps_in(plan.epochs, sizes, plan.batch)
@@ -184,25 +235,30 @@ def train(model, theta, hospitals, present, sizes, steps, drift, plan, rng):
     Hospitals are taken a block at a time, so that memory does not grow with their number; all chance is drawn
     before, so that the block size changes nothing.
     """
-    batches, trained = None, np.empty(theta.shape, theta.dtype)
+    trained, C, drawn = np.empty(theta.shape, theta.dtype), None, {}
     block = plan.block or max(1, 2**17 // max(theta.shape[-1], hospitals.X[0].size))  # about what a cache holds
     if plan.batch is not None:
-        batches = draw_batches(hospitals.w[present], plan.batch, steps, rng)
+        drawn["rows"], drawn["shares"] = draw_batches(hospitals.w[present], plan.batch, steps, rng)
+    if plan.private is not None and present.size:
+        C = plan.private.C
+        drawn["shares"], drawn["noise"] = plan.private.draw(hospitals.w[present], theta, steps.max(), rng)
     for at in range(0, present.size, block):
         seats = slice(at, at + block)
         rows, n = spanned(present[seats]), sizes[seats].max()  # padding that only other blocks need stays behind
-        mine = None if batches is None else [part[seats] for part in batches]
         data = hospitals.X[rows, :n], hospitals.y[rows, :n], hospitals.w[rows, :n]
-        how = {"lr": plan.lr, "steps": steps[seats], "batches": mine, "mu": plan.mu, "drift": drift[seats]}
-        trained[seats] = sgd(model, theta[seats], *data, **how)
+        mine = {name: part[seats] for name, part in drawn.items()}
+        chance = {"batches": (mine.get("rows"), mine["shares"]) if mine else None, "noise": mine.get("noise")}
+        how = {"lr": plan.lr, "steps": steps[seats], "mu": plan.mu, "drift": drift[seats], "C": C}
+        trained[seats] = sgd(model, theta[seats], *data, **how, **chance)
     return trained
 
 
 def remember(kept, present, start, updates, control, steps, plan):
     """What stays at the hospitals after training: control variates (SCAFFOLD) and the part of θ that is their own."""
+    staying = {name: kept[name] for name in ("way", "load", "spent") if name in kept}
     if not plan.scaffold and plan.shared is None:
-        return {name: kept[name] for name in ("way", "load") if name in kept}
-    new, sound = {}, np.isfinite(updates).all(axis=-1)
+        return staying
+    new, sound = staying, np.isfinite(updates).all(axis=-1)
     at, moved = present[sound], updates[sound]
     if plan.scaffold:  # Karimireddy et al. 2020, option II: cₖ ← cₖ − c + (θ − θₖ)/(steps · η)
         new["control"] = kept["control"].copy()
@@ -210,7 +266,7 @@ def remember(kept, present, start, updates, control, steps, plan):
     if plan.shared is not None:
         new["own"] = kept["own"].copy()
         new["own"][at] = start[sound] + moved
-    return new | {name: kept[name] for name in ("way", "load") if name in kept}
+    return new
 
 
 def outgoing(updates, sizes, steps, plan):
@@ -243,10 +299,13 @@ def spanned(rows):
 
 
 def rounds(model, hospitals, plan, state=None):
-    """State and record after round 1, 2, 3, … without end: the caller's `for` decides when to stop."""
+    """State and record after round 1, 2, 3, … until the caller's `for` stops, or a privacy budget is spent."""
     state = state or initial(model, plan)
     while True:
-        state, record = one_round(state, model, hospitals, plan)
+        try:
+            state, record = one_round(state, model, hospitals, plan)
+        except BudgetSpent:
+            return
         yield state, record
 
 
@@ -303,7 +362,7 @@ def fit(model, hospitals, plan, *, rounds=100, theta=None, state=None, history=N
     records of `one_round`, the average training loss, and each of `metrics` on the held-out hospitals `test`.
     Nothing is lost: after Ctrl-C (or the stop button), or when the model is no longer finite, you get the last
     good state and every completed round; `history.attrs["stopped"]` says why it ended: "rounds", "converged",
-    "interrupted" or "diverged". Notebooks 03 and 05.
+    "interrupted", "diverged" or "budget". Notebooks 03, 05 and 13.
     """
     import pandas as pd
 
@@ -337,6 +396,8 @@ def fit(model, hospitals, plan, *, rounds=100, theta=None, state=None, history=N
                 break
     except KeyboardInterrupt:
         stopped = "interrupted"
+    except BudgetSpent:
+        stopped = "budget"
     records = [record for record in records if record["round"] <= state.round]
     table = pd.DataFrame(records, columns=None if records else ["round", "loss"]).set_index("round")
     table.attrs["stopped"] = stopped

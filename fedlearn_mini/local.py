@@ -5,20 +5,25 @@ Derived in notebooks 01 and 02; mini-batches in notebook 05.
 
 import numpy as np
 
+from .privacy import clip
 
-def sgd(model, theta, X, y, w, *, lr, steps, batches=None, mu=0.0, drift=0.0):
+
+def sgd(model, theta, X, y, w, *, lr, steps, batches=None, mu=0.0, drift=0.0, C=None, noise=None):
     """θ ← θ − η[∇f(θ) + μ(θ − θ₀) + drift], `steps` times: (..., P) → (..., P).
 
     steps is one number, or one for each hospital (...). batches None uses all records in every step; otherwise
     the pair (rows, shares) of `draw_batches`, one batch a step. μ > 0 is FedProx (Li et al. 2020,
     arXiv:1812.06127), drift is SCAFFOLD's correction (Karimireddy et al. 2020, arXiv:1910.06378); at 0 this is
-    plain gradient descent. Notebooks 01, 02 and 08.
+    plain gradient descent. With C every record's gradient is clipped, and noise (..., steps, P) added: DP-SGD, see
+    `privacy.DPSGD`. Notebooks 01, 02, 08 and 13.
     """
     start, steps, corrected = theta, np.asarray(steps), mu != 0 or np.any(drift)
     fewest, most = (steps.min(), steps.max()) if steps.size else (0, 0)
     for s in range(most):
         Xs, ys, ws = (X, y, w) if batches is None else take_batch(X, y, *batches, s)
-        direction = model.grad(theta, Xs, ys, ws)
+        direction = model.grad(theta, Xs, ys, ws) if C is None else clipped_grad(model, theta, Xs, ys, ws, C)
+        if noise is not None:
+            direction = direction + noise[..., s, :]
         if corrected:
             direction = direction + mu * (theta - start) + drift
         if s >= fewest:  # who has finished stays put
@@ -51,7 +56,9 @@ def steps_in(epochs, sizes, batch):
 
 
 def take_batch(X, y, rows, shares, s):
-    """The records of step s: X (..., size, d), y (..., size) and their shares (..., size)."""
+    """The records of step s: X (..., size, d), y (..., size) and their shares (..., size). rows None: all of them."""
+    if rows is None:
+        return X, y, shares[..., s, : y.shape[-1]]
     rows = rows[..., s, :]
     return (
         np.take_along_axis(X, rows[..., None], axis=-2),
@@ -64,3 +71,8 @@ def per_record_grad(model, theta, X, y):
     """∇fᵢ(θ) of every record: (..., n, P). A record is a hospital of size one."""
     one = np.ones((*y.shape, 1), X.dtype)
     return model.grad(theta[..., None, :], X[..., None, :], y[..., None], one)
+
+
+def clipped_grad(model, theta, X, y, w, C):
+    """Σᵢ wᵢ clip(∇fᵢ(θ), C): the gradient in which no record weighs more than wᵢC, (..., P). Notebook 13."""
+    return np.vecmat(w, clip(per_record_grad(model, theta, X, y), C))
