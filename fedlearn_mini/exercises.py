@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import aggregate, evaluate, local, models
+from . import aggregate, attacks, evaluate, local, models, privacy
 from .checks import meant
 
 
@@ -40,7 +40,8 @@ def exercise(number):
 
 def value(source):
     """The value of an answer that the bank gives as a line of Python."""
-    return eval(source, {"np": np, "aggregate": aggregate, "evaluate": evaluate, "local": local, "models": models})
+    tools = (np, aggregate, attacks, evaluate, local, models, privacy)
+    return eval(source, {tool.__name__.split(".")[-1].replace("numpy", "np"): tool for tool in tools})
 
 
 def check(number, answer):
@@ -50,7 +51,7 @@ def check(number, answer):
         return Verdict(None, f"{number}: not yet. Put your answer in place of the three dots.")
     try:
         theirs = results(this, answer)
-        if any(blank(result) for result in theirs):
+        if any(blank(result) for result in theirs):  # a blank that was returned, or that stopped the function
             return Verdict(None, f"{number}: not yet. There is still a blank inside.")
         for wrong in this["wrong"]:
             if alike(theirs, this, wrong["answer"]):
@@ -88,12 +89,16 @@ def results(this, answer):
     if "trials" not in this:
         if callable(answer):
             raise Unfit("This is a function. Give the value that it returns.")
+        if answer is None:
+            raise Unfit("Your answer is None, which is what print(…) gives back. Give the value itself.")
         return [answer]
     if not callable(answer):
         raise Unfit("The answer is to be a function: give its name, without calling it.")
     try:
         found = [answer(*value(trial)) for trial in this["trials"]]
     except (Exception, SystemExit) as error:
+        if "ellipsis" in str(error):
+            return [...]
         raise Unfit(f"Your function stopped with {type(error).__name__}: {error}.") from error
     if any(result is None for result in found):
         raise Unfit("Your function gave nothing back (None). End it with return, not with print.")

@@ -13,7 +13,7 @@ import numpy as np
 
 from .aggregate import weighted_mean
 from .checks import number, shaped, whole
-from .ledger import Budget, BudgetSpent, Ledger, charged, mechanism, stop_before
+from .ledger import Budget, BudgetSpent, Ledger, charged, mechanism, stop_before, warn_of_delta
 from .local import draw_batches, sgd, steps_in
 from .privacy import DPSGD
 from .server import Server, fedavg
@@ -372,6 +372,8 @@ def fit(model, hospitals, plan, *, rounds=100, theta=None, state=None, history=N
         raise ValueError("metrics are measured on held-out records: give test=… too.")
     for data in (hospitals,) if test is None else (hospitals, test):
         ready(data, model)
+    if plan.budget is not None:
+        warn_of_delta(plan.budget, mechanism(plan), hospitals)
     state = state or initial(model, plan, theta)
     shaped("the theta of the state", state.theta, (model.P,))
     records = [] if history is None else history.reset_index().to_dict("records")

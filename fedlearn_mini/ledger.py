@@ -4,6 +4,7 @@ Counted are the releases of every hospital, over all local steps of all rounds, 
 """
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -116,22 +117,15 @@ class Ledger:
 
     def guarantees(self):
         """The Guarantee of each hospital, in the order of names."""
+        q, sigma = self.spent[:, 0], self.spent[:, 1]
         accounts, which = np.unique(self.spent[:, 2:], axis=1, return_inverse=True)
-        values = [self.epsilon(account) for account in accounts.T]
+        values = [composed(zip(sigma, q, steps, strict=True), self.delta, self.accountant) for steps in accounts.T]
         return [Guarantee(values[i], self.delta, self.what, self.accountant) for i in np.ravel(which)]
-
-    def epsilon(self, account):
-        lines = [(sigma, q, steps) for (q, sigma), steps in zip(self.spent[:, :2], account, strict=True)]
-        return composed(lines, self.delta, self.accountant)
 
     @property
     def guarantee(self):
         """The federation's: that of the hospital which has spent most."""
         return max(self.guarantees(), key=lambda one: one.epsilon)
-
-    def allows(self, budget):
-        """Is every hospital within the budget?"""
-        return self.guarantee.epsilon <= budget.epsilon
 
     def table(self):
         """One row a hospital, never an ε without its δ, unit and relation: a DataFrame."""
@@ -145,7 +139,7 @@ class Ledger:
             "q": listed(0),
             "sigma": listed(1),
             "C": self.what.C,
-            "epsilon": [round(one.epsilon, 3) for one in self.guarantees()],
+            "epsilon": [rounded_up(one.epsilon) for one in self.guarantees()],
             "delta": self.delta,
             "unit": self.what.unit,
             "relation": "add or remove one",
@@ -159,6 +153,11 @@ class Ledger:
     __repr__ = __str__
 
 
+def rounded_up(epsilon):
+    """ε to three decimals, never below: what is shown is still a bound."""
+    return math.ceil(1000 * epsilon) / 1000 if math.isfinite(epsilon) else epsilon
+
+
 class Guarantee(NamedTuple):
     """ε never alone: with its δ, what is protected against whom, and how it was counted. Printed, it is a sentence."""
 
@@ -168,9 +167,8 @@ class Guarantee(NamedTuple):
     accountant: str
 
     def __str__(self):
-        amount = (
-            f"ε = {self.epsilon:.3g} at δ = {self.delta:g}" if math.isfinite(self.epsilon) else "no guarantee, ε = ∞"
-        )
+        amount = f"ε = {rounded_up(self.epsilon)} at δ = {self.delta:g}"
+        amount = amount if math.isfinite(self.epsilon) else "no guarantee, ε = ∞,"
         return (
             f"{amount} for one {self.what.unit} added or removed, against {self.what.against} "
             f"({self.accountant.upper()} accountant, simulation noise)"
@@ -179,11 +177,25 @@ class Guarantee(NamedTuple):
     __repr__ = __str__
 
 
+def warn_of_delta(budget, what, hospitals):
+    """Warn if δ is so large that a mechanism which simply publishes a record at random would keep the promise."""
+    one = np.argmax(hospitals.sizes)
+    n, whose = hospitals.sizes[one], f"hospital {hospitals.names[one]!r} has {hospitals.sizes[one]} records"
+    if what.unit == "hospital":
+        n, whose = len(hospitals.names), f"there are {len(hospitals.names)} hospitals"
+    if budget.delta >= 1 / n:
+        warnings.warn(
+            f"delta = {budget.delta:g}, and {whose}: a mechanism with so large a delta could publish one of them. "
+            f"Choose delta far below 1/{n}.",
+            stacklevel=3,
+        )
+
+
 def stop_before(budget, ledger):
     """Raise BudgetSpent if these accounts, which include the round to come, are over the budget."""
-    worst = int(np.argmax([one.epsilon for one in ledger.guarantees()]))
-    found = ledger.guarantees()[worst]
+    found = ledger.guarantee
     if not found.epsilon <= budget.epsilon:
+        worst = ledger.guarantees().index(found)
         raise BudgetSpent(
             f"the next round would bring hospital {ledger.names[worst]!r} to {found}, over the budget of "
             f"ε = {budget.epsilon:g}. Stop here, or plan more noise or fewer steps from the beginning."

@@ -60,6 +60,8 @@ def test_any_answer_gets_a_sentence_and_never_a_traceback(number, answer):
         ("03.2", lambda updates, sizes: ..., "not yet"),
         ("03.2", lambda updates, sizes: print(end=""), "gave nothing back.*return, not with print"),
         ("02.3", lambda beta, b, eta: (..., 1), "not yet"),
+        ("03.2", lambda updates, sizes: ... * sizes, "not yet"),
+        ("01.2", None, "None, which is what print"),
         ("01.1", [0.105, ...], "not yet"),
         ("00.1", 10**400, "a number or an array"),
         ("00.1", 400300, "not quite"),

@@ -1,9 +1,21 @@
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
-from dp_accounting import dp_event
-from dp_accounting.rdp import rdp_privacy_accountant
 
-from fedlearn_mini import aggregate, privacy
+from fedlearn_mini import aggregate, data, local, models, privacy
+from fedlearn_mini.federation import Plan, fit, one_round
+from fedlearn_mini.privacy import DPSGD
+
+
+@pytest.fixture
+def few(rng):
+    groups = np.repeat(["Aarau", "Basel", "Chur"], [5, 12, 30])
+    return data.stack(rng.normal(size=(47, 4)), rng.integers(0, 2, 47), groups)
+
+
+MODEL = models.logistic(4)
 
 
 def test_clipping_bounds_every_row_and_leaves_short_ones(rng):
@@ -14,6 +26,11 @@ def test_clipping_bounds_every_row_and_leaves_short_ones(rng):
     assert (clipped[norms <= 1.5] == updates[norms <= 1.5]).all()
     assert np.allclose(np.linalg.norm(clipped[norms > 1.5], axis=1), 1.5)
     assert (privacy.clip(np.zeros((2, 3)), 1.0) == 0).all()
+
+
+def test_a_nan_never_passes_the_clip_as_if_it_were_short():
+    clipped = privacy.clip(np.array([[np.nan, 1.0], [3.0, 4.0]]), 1.0)
+    assert np.isnan(clipped[0]).all() and np.allclose(clipped[1], [0.6, 0.8])
 
 
 def test_without_noise_and_bound_it_is_the_plain_mean(rng):
@@ -27,50 +44,145 @@ def test_the_noise_on_the_mean_is_sigma_c_over_expected(rng):
     assert np.isclose(noise.std(), 1.5 * 2.0 / 30, rtol=0.01) and abs(noise.mean()) < 1e-3
 
 
-def test_one_hospital_moves_the_mean_by_at_most_c_over_expected(rng):
-    updates = rng.normal(size=(9, 4)) * 100
-    options = {"C": 0.7, "sigma": 1.0, "expected": 10}
-    with_all = privacy.noisy_mean(updates, None, np.random.default_rng(5), **options)
+@pytest.mark.parametrize("cap", [None, 100])
+def test_one_hospital_moves_the_mean_by_at_most_c_over_expected(rng, cap):
+    updates, sizes = rng.normal(size=(9, 4)) * 100, rng.integers(1, 10**6, 9)
+    options = {"C": 0.7, "sigma": 1.0, "expected": 10, "cap": cap}
+    with_all = privacy.noisy_mean(updates, sizes, np.random.default_rng(5), **options)
     for k in range(9):
-        without = privacy.noisy_mean(np.delete(updates, k, 0), None, np.random.default_rng(5), **options)
+        rest = np.delete(updates, k, 0), np.delete(sizes, k)
+        without = privacy.noisy_mean(*rest, np.random.default_rng(5), **options)
         assert np.linalg.norm(with_all - without) <= 0.7 / 10 + 1e-12
 
 
-@pytest.mark.parametrize(("sigma", "steps", "delta", "reference"), [(1.0, 1, 1e-5, 4.728507)])
-def test_epsilon_is_the_published_value(sigma, steps, delta, reference):
-    assert np.isclose(privacy.epsilon(sigma, steps, delta), reference, atol=1e-4)
+def test_capped_weights_are_the_sizes_up_to_the_cap(rng):
+    updates, sizes = rng.normal(size=(3, 4)) / 100, np.array([50, 100, 400])
+    found = privacy.noisy_mean(updates, sizes, rng, C=1.0, sigma=0, expected=2.5, cap=100)
+    assert np.allclose(found, np.array([0.5, 1, 1]) @ updates / 2.5)
 
 
-@pytest.mark.parametrize("sigma", [0.5, 1.0, 4.0, 30.0])
-@pytest.mark.parametrize("steps", [1, 20, 1000])
-@pytest.mark.parametrize("delta", [1e-3, 1e-6])
-def test_epsilon_equals_the_reference_library_at_the_same_orders(sigma, steps, delta):
-    accountant = rdp_privacy_accountant.RdpAccountant(list(privacy.ORDERS))
-    accountant.compose(dp_event.GaussianDpEvent(sigma), steps)
-    assert np.isclose(privacy.epsilon(sigma, steps, delta), accountant.get_epsilon(delta), rtol=1e-9)
+def test_hospitals_that_add_the_noise_themselves(rng):
+    rows = privacy.noisy_rows(np.zeros((4, 200_000)), rng, C=2.0, sigma=1.5)
+    shared = privacy.noisy_rows(np.zeros((4, 200_000)), rng, C=2.0, sigma=1.5, share=1 / 4)
+    assert np.allclose(rows.std(1), 3.0, rtol=0.02) and np.allclose(rows.sum(0).std(), 6.0, rtol=0.02)
+    assert np.allclose(shared.sum(0).std(), 3.0, rtol=0.02)  # only the sum carries σC
+    assert abs(np.corrcoef(rows)[0, 1]) < 0.01  # no two hospitals draw the same noise
 
 
-def test_epsilon_grows_with_rounds_and_falls_with_noise():
-    assert privacy.epsilon(1, 20, 1e-3) > privacy.epsilon(1, 1, 1e-3)
-    assert privacy.epsilon(8, 20, 1e-3) < privacy.epsilon(4, 20, 1e-3)
-    assert np.isclose(privacy.epsilon(4, 16, 1e-3), privacy.epsilon(1, 1, 1e-3), rtol=1e-12)  # σ/√T is all that counts
+def test_randomised_response_tells_the_truth_as_often_as_it_says(rng):
+    bits = rng.integers(0, 2, 200_000)
+    told = privacy.randomised_response(bits, np.log(3), rng)
+    assert set(told) == {0, 1} and np.isclose((told == bits).mean(), 0.75, atol=0.005)
 
 
-def test_without_noise_there_is_no_promise():
-    assert privacy.epsilon(0, 1, 1e-3) == np.inf
+def test_laplace_and_gaussian_noise_have_their_scale(rng):
+    assert np.isclose(abs(privacy.laplace(np.zeros(200_000), 3.0, 1.5, rng)).mean(), 2.0, rtol=0.02)
+    assert np.isclose(privacy.gaussian(np.full(200_000, 7.0), 3.0, 1.5, rng).std(), 4.5, rtol=0.02)
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("act", "words"),
     [
-        ({"sigma": -1}, "sigma must be a finite number at least 0"),
-        ({"sigma": np.nan}, "sigma must be"),
-        ({"delta": 0}, "delta must be a finite number greater than 0 and less than 1"),
-        ({"delta": 1}, "delta must be"),
-        ({"steps": 0}, "steps must be a whole number"),
-        ({"steps": 1.5}, "steps must be a whole number"),
+        (lambda rng: privacy.laplace(1, 0, 1, rng), "sensitivity must be"),
+        (lambda rng: privacy.laplace(1, 1, np.nan, rng), "epsilon must be"),
+        (lambda rng: privacy.randomised_response([1], -1, rng), "epsilon must be"),
+        (lambda rng: privacy.gaussian(1, 1, np.inf, rng), "sigma must be"),
+        (lambda rng: Plan(private=DPSGD(0, 1)), "C must be a finite number greater than 0"),
+        (lambda rng: Plan(private=DPSGD(1, -1)), "sigma must be"),
+        (lambda rng: Plan(private=DPSGD(1, 1, q=1.2)), "q must be"),
+        (lambda rng: Plan(private=DPSGD(1, 1, where="cloud")), "where must be"),
+        (lambda rng: Plan(private=DPSGD(1, 1), batch=8), "DP-SGD draws its batches itself"),
+        (lambda rng: Plan(private=DPSGD(1, 1, where="server"), steps=2), "right only for a plain sum"),
+        (lambda rng: Plan(private=DPSGD(1, 1, where="distributed"), dropout=0.1), "right only for a plain sum"),
+        (lambda rng: Plan(private=DPSGD(1, 1, where="distributed"), aggregate=aggregate.mean), "right only for"),
+        (lambda rng: Plan(aggregate=NOISY, late=0.1), "one row per hospital"),
+        (lambda rng: Plan(aggregate=NOISY, scaffold=True), "one row per hospital"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(change, words):
+def test_settings_whose_noise_would_not_be_worth_what_it_says_are_refused(rng, act, words):
     with pytest.raises(ValueError, match=words):
-        privacy.epsilon(**({"sigma": 1.0, "steps": 10, "delta": 1e-5} | change))
+        act(rng)
+
+
+NOISY = partial(privacy.noisy_mean, C=1.0, sigma=1.0, expected=4)
+
+
+@pytest.mark.parametrize("where", ["hospital", "distributed", "server"])
+def test_without_noise_and_with_a_large_c_dp_sgd_is_plain_descent(few, where):
+    plain = fit(MODEL, few, Plan(lr=0.5), rounds=4)[0].theta
+    private = fit(MODEL, few, Plan(lr=0.5, private=DPSGD(C=1e9, sigma=0, where=where)), rounds=4)[0].theta
+    assert np.allclose(plain, private, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["logistic", "mlp"])
+def test_a_clipped_gradient_is_a_loop_over_patients(rng, name):
+    model = models.logistic(4) if name == "logistic" else models.mlp(4, (5,))
+    X, y, theta = rng.normal(size=(6, 4)) * 3, rng.integers(0, 2, 6).astype(float), model.init(rng)
+    w = rng.random(6)
+    one_by_one = [model.grad(theta, X[i : i + 1], y[i : i + 1], np.ones(1)) for i in range(6)]
+    clipped = [g * min(1, 0.3 / np.linalg.norm(g)) for g in one_by_one]  # the intercept is clipped with the rest
+    assert np.allclose(local.clipped_grad(model, theta, X, y, w, 0.3), w @ clipped)
+
+
+def test_one_patient_moves_the_sum_of_clipped_gradients_by_at_most_c(few):
+    X, y = few.one("Chur")
+    w = np.ones(30)
+    full = local.clipped_grad(MODEL, np.ones(5), X * 100, y, w, 0.7)
+    for i in range(30):
+        w[i] = 0
+        assert np.linalg.norm(full - local.clipped_grad(MODEL, np.ones(5), X * 100, y, w, 0.7)) <= 0.7 + 1e-12
+        w[i] = 1
+
+
+def test_shares_divide_by_the_expected_batch_and_padding_never_takes_part(few, rng):
+    shares, noise = DPSGD(1, 0, q=0.25).draw(few.w, np.zeros(5), 4000, rng)
+    sizes = few.sizes
+    for k in range(3):
+        seen = shares[k, :, : sizes[k]]
+        assert set(np.round(np.unique(seen), 12)) == {0, np.round(1 / (0.25 * sizes[k]), 12)}
+        assert np.isclose((seen > 0).mean(), 0.25, atol=0.01) and (shares[k, :, sizes[k] :] == 0).all()
+        assert np.isclose(seen.sum(-1).mean(), 1, atol=0.02)  # unbiased, and not 1 in every step
+    assert (noise == 0).all()
+
+
+def test_an_empty_batch_is_a_step_of_noise_alone(few):
+    private = DPSGD(C=1.0, sigma=2.0, q=1e-12)
+    update = one_round(fit_start(), MODEL, few, Plan(lr=1.0, private=private))[0].theta
+    assert np.abs(update).min() > 1e6  # σC/(q·nₖ): nobody took part, and the noise came all the same
+
+
+def fit_start():
+    from fedlearn_mini.federation import initial
+
+    return initial(MODEL, Plan())
+
+
+@pytest.mark.parametrize(("where", "expected"), [("hospital", 3**0.5), ("distributed", 1.0), ("server", 1.0)])
+def test_the_three_places_put_their_noise_on_the_sum(few, where, expected):
+    """N times the step is the sum of gradients plus √K·σC, σC, σC."""
+    found, N = [], few.sizes.sum()
+    clean = one_round(fit_start(), MODEL, few, Plan(lr=1.0, private=DPSGD(1.0, 0.0, where=where)))[0].theta
+    for seed in range(400):
+        plan = Plan(lr=1.0, private=DPSGD(1.0, 3.0, where=where), seed=seed)
+        found.append(N * (one_round(fit_start(), MODEL, few, plan)[0].theta - clean))
+    assert np.isclose(np.std(found), 3.0 * expected, rtol=0.05)
+
+
+def test_no_two_hospitals_and_no_two_steps_draw_the_same_noise(few, rng):
+    _, noise = DPSGD(1, 1).draw(few.w, np.zeros(5), 3, rng)
+    assert len(np.unique(noise)) == noise.size
+    first, second = (fit(MODEL, few, Plan(private=DPSGD(1, 1), seed=s), rounds=2)[0].theta for s in (0, 1))
+    assert not np.allclose(first, second)
+
+
+@pytest.mark.parametrize("block", [1, 2, 50])
+def test_the_block_size_changes_nothing_in_private_training(few, block):
+    plan = Plan(lr=0.5, steps=3, private=DPSGD(1, 1, q=0.4))
+    thetas = [fit(MODEL, few, replace(plan, block=b), rounds=3)[0].theta for b in (block, None)]
+    assert np.allclose(*thetas, atol=1e-12)
+
+
+def test_single_precision_stays_single(few):
+    small = few._replace(**{name: getattr(few, name).astype("f4") for name in ("X", "y", "w")})
+    for where in ("hospital", "server"):
+        assert fit(MODEL, small, Plan(private=DPSGD(1, 1, where=where)), rounds=2)[0].theta.dtype == np.float32

@@ -57,7 +57,7 @@ def allowed(module):
         "federation": {"aggregate", "checks", "ledger", "local", "privacy", "server"},
         "plots": set(),
         "widgets": set(),
-        "exercises": {"aggregate", "checks", "evaluate", "local", "models"},
+        "exercises": {"aggregate", "attacks", "checks", "evaluate", "local", "models", "privacy"},
         "__init__": set(),
         "__main__": set(MODULES),
     }[module]
