@@ -28,7 +28,8 @@ def sgd(model, theta, X, y, w, *, lr, steps, batches=None, mu=0.0, drift=0.0, C=
             direction = direction + mu * (theta - start) + drift
         if s >= fewest:  # who has finished stays put
             direction = direction * (s < steps)[..., None]
-        theta = theta - lr * direction
+        step = lr * direction
+        theta = np.subtract(theta, step, out=step)  # θ − η·direction; its memory is used again, for a large θ
     return theta
 
 
@@ -60,11 +61,8 @@ def take_batch(X, y, rows, shares, s):
     if rows is None:
         return X, y, shares[..., s, : y.shape[-1]]
     rows = rows[..., s, :]
-    return (
-        np.take_along_axis(X, rows[..., None], axis=-2),
-        np.take_along_axis(y, rows, axis=-1),
-        shares[..., s, :],
-    )
+    at = (*np.ogrid[tuple(map(slice, rows.shape))][:-1], rows)  # (k, rows) for a stack, (rows,) for one hospital
+    return X[at], y[at], shares[..., s, :]
 
 
 def per_record_grad(model, theta, X, y):

@@ -130,14 +130,17 @@ def mlp(d, hidden=(64, 64)):
         """Backpropagation: the error of a layer is the next one's, through Wᵀ, where the ReLU was open."""
         activations, last = forward(theta, X), theta[..., -head:]
         residual = w * (sigmoid(affine(last, activations[-1])) - y)
-        parts = [affine_grad(residual, activations[-1])]
+        found = np.empty((*residual.shape[:-1], P), residual.dtype)  # filled through the views of layers(found)
+        found[..., -head:] = affine_grad(residual, activations[-1])
         error = residual[..., None] * last[..., None, :-1]
-        for at, (W, _) in reversed(list(enumerate(layers(theta)))):
+        below = enumerate(zip(layers(theta), layers(found), strict=True))
+        for at, ((W, _), (dW, db)) in reversed(list(below)):
             error = error * (activations[at + 1] > 0)
-            parts += [error.sum(-2), (activations[at].mT @ error).reshape(*error.shape[:-2], -1)]
+            np.matmul(activations[at].mT, error, out=dW)
+            db[...] = error.sum(-2)
             if at:  # below the first layer there is nobody to blame
                 error = error @ W.mT
-        return np.concatenate(parts[::-1], axis=-1)
+        return found
 
     return Model(
         init,

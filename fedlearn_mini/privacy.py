@@ -123,7 +123,8 @@ def noisy_rows(updates, rng, *, C, sigma, share=1.0):
     """clip(Δₖ, C) + √share · σC·N(0, I): an uplink (K, P) → (K, P) for hospitals that add the noise themselves.
 
     share = 1: every hospital is safe from everybody, at √K times the noise on the sum. share = 1/K: only the sum
-    carries σC, so the server must see nothing but the sum. Use with `aggregate.mean`. Notebook 13.
+    carries σC, so the server must see nothing but the sum. Use with `aggregate.mean`. The ledger does not
+    count it. Notebook 13.
     """
     clipped = clip(updates, C)
     return clipped + (np.sqrt(share) * sigma * C * rng.normal(size=updates.shape)).astype(clipped.dtype)

@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from fedlearn_mini import data, models
+from fedlearn_mini import accountant, data, models
 from fedlearn_mini.federation import Plan, rounds
 from fedlearn_mini.local import steps_in
 
@@ -50,19 +50,26 @@ def logistic_limit(K, n, d, rounds_, steps, block=250):
 
 
 def network_limit(sizes, batch, epochs, rounds_, d=13, h=64, dtype=float):
-    """For each step: three products forward, two ReLUs, five products backward and the step, on (K, batch, ·)."""
+    """The network written out for its three layers, with no flat θ, no model and no protocol: K hospitals at once."""
     rng, K = np.random.default_rng(0), len(sizes)
-    X, a = rng.normal(size=(K, batch, d)).astype(dtype), rng.normal(size=(K, batch, h)).astype(dtype)
-    W1, W2, e1 = (rng.normal(size=(K, *shape)).astype(dtype) for shape in ((d, h), (h, h), (batch, 1)))
-    W3 = rng.normal(size=(K, h, 1)).astype(dtype)
-    theta = np.zeros((K, (d + 1) * h + (h + 1) * h + h + 1), dtype)
-    steps = rounds_ * int(steps_in(epochs, np.array(sizes), batch).max())
+    X, y = rng.normal(size=(K, max(sizes), d)).astype(dtype), rng.random((K, max(sizes), 1)).astype(dtype)
+    rows, k = rng.integers(0, min(sizes), (K, batch)), np.arange(K)[:, None]
+    start = [
+        rng.normal(0, 0.1, (K, *shape)).astype(dtype) for shape in ((d, h), (1, h), (h, h), (1, h), (h, 1), (1, 1))
+    ]
 
     def run():
-        for _ in range(steps):
-            np.maximum(X @ W1, 0), np.maximum(a @ W2, 0), a @ W3
-            a.mT @ e1, a.mT @ a, X.mT @ a, e1 @ W3.mT * (a > 0), a @ W2.mT * (a > 0)
-            theta - 0.1 * theta
+        W1, b1, W2, b2, W3, b3 = start
+        for _ in range(rounds_ * int(steps_in(epochs, np.array(sizes), batch).max())):
+            x = X[k, rows]
+            a1 = np.maximum(x @ W1 + b1, 0)
+            a2 = np.maximum(a1 @ W2 + b2, 0)
+            e3 = (1 / (1 + np.exp(-(a2 @ W3 + b3))) - y[k, rows]) / batch
+            e2 = e3 * W3.mT * (a2 > 0)
+            e1 = e2 @ W2.mT * (a1 > 0)
+            W3, b3 = W3 - 0.1 * (a2.mT @ e3), b3 - 0.1 * e3.sum(-2, keepdims=True)
+            W2, b2 = W2 - 0.1 * (a1.mT @ e2), b2 - 0.1 * e2.sum(-2, keepdims=True)
+            W1, b1 = W1 - 0.1 * (x.mT @ e1), b1 - 0.1 * e1.sum(-2, keepdims=True)
 
     return run
 
@@ -107,3 +114,12 @@ def test_J3b_ten_thousand_hospitals_a_tenth_invited(benchmark):
 def test_cost_is_linear_in_hospitals(benchmark, K):
     many, model, plan = hospitals([20] * K, d=5), models.logistic(5), Plan(lr=0.3, steps=2)
     compare(benchmark, lambda: federate(model, many, plan, 1), logistic_limit(K, 20, 5, 1, 2), repeats=3)
+
+
+@pytest.mark.parametrize("by", ["rdp", "pld"])
+@pytest.mark.parametrize(("q", "steps"), [(1, 50), (0.01, 1000), (0.04, 2250), (0.01, 10_000), (0.001, 100_000)])
+def test_epsilon_under_a_slider(benchmark, by, q, steps):
+    """Another σ at every move, so that no cache helps: milliseconds a call."""
+    sigmas = iter(np.linspace(1, 2, 100_000))
+    benchmark.pedantic(lambda: accountant.epsilon(next(sigmas), q, steps, 1e-5, by), rounds=30, warmup_rounds=2)
+    print(f"\n{by} q={q} T={steps}: median {1e3 * benchmark.stats['median']:.1f} ms a call")
