@@ -13,7 +13,7 @@ import numpy as np
 from .checks import number, whole
 
 TAIL = 1e-15  # probability of a total loss that the grid need not hold
-GRIDS = (3280, 5062, 9841, 16402, 29524)  # cells above 0; all the 2·cells + 1 points are a product of 3s and 5s
+GRIDS = (9841, 16402, 29524)  # cells above 0; all the 2·cells + 1 points are a product of 3s and 5s
 
 
 def epsilon(sigma, q, steps, delta, accountant="rdp"):
@@ -48,13 +48,18 @@ def sigma_for(epsilon, delta, q=1.0, steps=1, accountant="rdp"):
     number("q", q, above=0, most=1)
     number("delta", delta, above=0, below=1)
     whole("steps", steps)
-    low, high = 1e-2, 1e-2
-    while composed([(high, q, steps)], delta, accountant) > epsilon:
-        low, high = high, 2 * high
-    while high > low * 1.0001:
-        middle = math.sqrt(low * high)
-        enough = composed([(middle, q, steps)], delta, accountant) <= epsilon
-        low, high = (low, middle) if enough else (middle, high)
+
+    def enough(exponent):
+        return composed([(10**exponent, q, steps)], delta, accountant) <= epsilon
+
+    return 10 ** smallest(enough, -2, 9, to=4e-5)
+
+
+def smallest(enough, low, high, to=1e-12):
+    """The smallest value from low to high at which enough(value) is true, and so above: `to` too large at most."""
+    while high - low > to:
+        middle = (low + high) / 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
     return high
 
 
@@ -188,14 +193,16 @@ def gaussian_delta(epsilon, sigma):
     return max(0.0, (math.erfc(a / math.sqrt(2)) - math.exp(epsilon) * math.erfc(b / math.sqrt(2))) / 2)
 
 
+def gaussian_epsilon(sigma, delta):
+    """The smallest ε at δ of one Gaussian release of sensitivity 1, exact: ∞ where it is beyond 700."""
+    number("delta", delta, above=0, below=1)
+    if gaussian_delta(700, sigma) > delta:
+        return math.inf
+    return smallest(lambda epsilon: gaussian_delta(epsilon, sigma) <= delta, 0, 700)
+
+
 def gaussian_sigma(epsilon, delta):
-    """The smallest σ at which one Gaussian release of sensitivity 1 is (ε, δ)-differentially private: its inverse."""
+    """The smallest σ at which one Gaussian release of sensitivity 1 is (ε, δ)-differentially private, exact."""
     number("epsilon", epsilon, above=0, most=700)
     number("delta", delta, above=0, below=1)
-    low, high = 1e-3, 1.0
-    while gaussian_delta(epsilon, high) > delta:
-        high *= 2
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (low, middle) if gaussian_delta(epsilon, middle) <= delta else (middle, high)
-    return high
+    return 10 ** smallest(lambda exponent: gaussian_delta(epsilon, 10**exponent) <= delta, -3, 15)

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from .accountant import smallest
 from .checks import number, whole
 from .models import sigmoid
 
@@ -119,25 +120,13 @@ def clopper_pearson(successes, trials, level=0.95):
     k, n, wrong = whole("successes", successes, least=0), whole("trials", trials), (1 - level) / 2
     ways = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(n + 1)]
 
-    def few(p):
-        """P(at most k successes)."""
-        return sum(math.exp(ways[i] + i * math.log(p) + (n - i) * math.log1p(-p)) for i in range(k + 1))
+    def tail(p, counts):
+        """P(the number of successes is one of counts) where each has the chance p."""
+        return sum(math.exp(ways[i] + i * math.log(p) + (n - i) * math.log1p(-p)) for i in counts)
 
-    def many(p):
-        """P(at least k successes)."""
-        return sum(math.exp(ways[i] + i * math.log(p) + (n - i) * math.log1p(-p)) for i in range(k, n + 1))
-
-    def where(holds):
-        low, high = 0.0, 1.0
-        for _ in range(60):
-            middle = (low + high) / 2
-            low, high = (middle, high) if holds(middle) else (low, middle)
-        return (low + high) / 2
-
-    return (
-        0.0 if k == 0 else where(lambda p: many(p) < wrong),
-        1.0 if k == n else where(lambda p: few(p) > wrong),
-    )
+    low = 0.0 if k == 0 else smallest(lambda p: tail(p, range(k, n + 1)) >= wrong, 0, 1)
+    high = 1.0 if k == n else smallest(lambda p: tail(p, range(k + 1)) <= wrong, 0, 1)
+    return low, high
 
 
 def audit(with_record, without_record, delta=0.0, level=0.95):

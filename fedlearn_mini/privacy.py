@@ -13,6 +13,7 @@ import numpy as np
 from .accountant import composed as composed
 from .accountant import epsilon as epsilon
 from .accountant import gaussian_delta as gaussian_delta
+from .accountant import gaussian_epsilon as gaussian_epsilon
 from .accountant import gaussian_sigma as gaussian_sigma
 from .accountant import sigma_for as sigma_for
 from .checks import number

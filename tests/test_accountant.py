@@ -7,7 +7,7 @@ from dp_accounting.pld import privacy_loss_distribution
 from dp_accounting.rdp import rdp_privacy_accountant
 
 from fedlearn_mini import accountant
-from fedlearn_mini.accountant import composed, epsilon, gaussian_delta, gaussian_sigma, sigma_for
+from fedlearn_mini.accountant import composed, epsilon, gaussian_delta, gaussian_epsilon, gaussian_sigma, sigma_for
 
 # sigma, q, steps, delta, and ε by RDP and by PLD (the last on a grid of 1e-4, so a little above the truth)
 REFERENCE = [
@@ -63,26 +63,21 @@ def test_with_everybody_pld_is_the_exact_gaussian(sigma, steps, delta):
     assert found == 0 or exact > delta * 0.98
 
 
-def epsilon_exact(sigma, delta):
-    low, high = 0.0, 100.0
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if gaussian_delta(middle, sigma) > delta else (low, middle)
-    return high
-
-
 def test_the_analytic_gaussian_has_its_published_numbers():
     classical = math.sqrt(2 * math.log(1.25e5))
     assert np.isclose(gaussian_sigma(1, 1e-5), 3.730631635, atol=1e-8)
     assert np.isclose(classical, 4.844805, atol=1e-6)
     assert np.isclose(gaussian_delta(10, classical / 10), 2.27e-5, atol=5e-8)  # the classical formula ends at ε = 1
-    assert np.isclose(epsilon_exact(1, 1e-5), 4.377178, atol=1e-6)
+    assert np.isclose(gaussian_epsilon(1, 1e-5), 4.377178, atol=1e-6)
 
 
 @pytest.mark.parametrize("epsilon_", [0.1, 1, 8])
 @pytest.mark.parametrize("delta", [1e-3, 1e-7])
 def test_the_inverse_of_the_analytic_gaussian(epsilon_, delta):
-    assert np.isclose(gaussian_delta(epsilon_, gaussian_sigma(epsilon_, delta)), delta, rtol=1e-6)
+    sigma = gaussian_sigma(epsilon_, delta)
+    assert np.isclose(gaussian_delta(epsilon_, sigma), delta, rtol=1e-6)
+    assert np.isclose(gaussian_epsilon(sigma, delta), epsilon_, rtol=1e-9)
+    assert gaussian_epsilon(1e-3, delta) == np.inf and gaussian_epsilon(1e9, delta) < 1e-8
 
 
 @pytest.mark.parametrize("by", ["rdp", "pld"])

@@ -52,7 +52,7 @@ def allowed(module):
         "data": {"checks", "tables"},
         "accountant": {"checks"},
         "privacy": {"accountant", "checks"},
-        "attacks": {"checks", "models"},
+        "attacks": {"accountant", "checks", "models"},
         "ledger": {"accountant", "checks", "privacy"},
         "plan": {"aggregate", "checks", "ledger", "privacy", "server"},
         "store": {"plan"},
