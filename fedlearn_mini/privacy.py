@@ -97,8 +97,9 @@ class DPSGD(NamedTuple):
 
     def server_noise(self, sizes, lr, theta, rng):
         """What the server adds to the average of updates of one step each: its sum of gradients then carries σC."""
-        std = lr * self.sigma * self.C / (self.q * max(1, sizes.sum()))
-        return rng.normal(0, std, theta.shape).astype(theta.dtype) if self.where == "server" else 0
+        if self.where != "server" or not sizes.size:
+            return 0
+        return rng.normal(0, lr * self.sigma * self.C / (self.q * sizes.sum()), theta.shape).astype(theta.dtype)
 
 
 # --- one hospital: DP-FedAvg ----------------------------------------------------------------------------------------

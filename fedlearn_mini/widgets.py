@@ -24,7 +24,8 @@ def slider(value, least, most, step, label):
 def log_slider(value, least, most, label):
     """A slider on a logarithmic scale, four steps to a factor of ten: for learning rates."""
     low, high = np.log10(least), np.log10(most)
-    return ipw.FloatLogSlider(value, min=low, max=high, step=0.25, description=label, readout_format=".3g", **WIDE)
+    digits = ".3g" if least >= 1e-3 else ".1e"
+    return ipw.FloatLogSlider(value, min=low, max=high, step=0.25, description=label, readout_format=digits, **WIDE)
 
 
 def choice(options, label):
