@@ -36,14 +36,18 @@ def imprint(d, hidden, direction, thresholds):
 
     Every neuron measures the same number v·x, direction v (d,), and fires above its own of the sorted thresholds
     (hidden,). The gradients of two neighbours differ by the records between their thresholds; see `read_imprint`.
+    The last layer is even and small, so that every neuron counts alike and no prediction is extreme.
     Fowl et al. 2022, arXiv:2110.13057. Notebook 11.
     """
     W = np.tile(np.reshape(direction, (d, 1)), hidden)
-    return np.concatenate([W.ravel(), -np.asarray(thresholds), np.ones(hidden), [0.0]])
+    return np.concatenate([W.ravel(), -np.asarray(thresholds), np.ones(hidden) / hidden, [0.0]])
 
 
 def read_imprint(grad_W, grad_b):
-    """Candidates (h, d) from the gradient of an imprinted layer: neighbours are subtracted before the division."""
+    """Candidates (h, d) from the gradient of an imprinted layer: neighbours are subtracted before the division.
+
+    From an update it works after one local step; then the last layer has moved, and neurons no longer count alike.
+    """
     return invert_gradient(-np.diff(grad_W, append=0, axis=1), -np.diff(grad_b, append=0))
 
 

@@ -138,7 +138,7 @@ def remember(kept, present, start, updates, control, steps, plan):
     staying = {name: kept[name] for name in ("way", "load", "spent") if name in kept}
     if not plan.scaffold and plan.shared is None:
         return staying
-    new, sound = staying, np.isfinite(updates).all(axis=-1)
+    new, sound = {}, np.isfinite(updates).all(axis=-1)
     at, moved = present[sound], updates[sound]
     if plan.scaffold:  # Karimireddy et al. 2020, option II: cₖ ← cₖ − c + (θ − θₖ)/(steps · η)
         new["control"] = kept["control"].copy()
@@ -146,7 +146,7 @@ def remember(kept, present, start, updates, control, steps, plan):
     if plan.shared is not None:
         new["own"] = kept["own"].copy()
         new["own"][at] = start[sound] + moved
-    return new
+    return new | staying
 
 
 def outgoing(updates, sizes, steps, plan):
