@@ -18,10 +18,10 @@ FOLDER = Path(__file__).resolve().parent.parent / "data"
 MISSING = ("", "?", "-", "na", "n/a", "nan", "none", "null", "missing", "unknown")  # in any case
 
 
-def read(path, *, sep=",", encoding="utf-8", target=None):
+def read(path, *, sep=",", encoding="utf-8", target=None, most_bytes=10**9, most_columns=10_000):
     """A table of text, exactly as the file has it: leading zeros stay, and 'NA' stays 'NA'. `clean` comes next.
 
-    Refused in words: a missing or empty file, another separator or encoding, rows of the wrong length, a column
+    Refused in words: a missing, empty or far too large file, another separator or encoding, rows of the wrong length, a column
     name that stands twice, a web page or a git-LFS pointer in the data's place, and a target that is not there.
     """
     import pandas as pd
@@ -31,6 +31,11 @@ def read(path, *, sep=",", encoding="utf-8", target=None):
         found = sorted(f.name for f in path.parent.glob("*.csv")) if path.parent.is_dir() else []
         near = meant(path.name, found) if found else f"The folder {path.parent} has no CSV file."
         raise FileNotFoundError(f"{path} is {'a folder, not a file' if path.is_dir() else 'not there'}. {near}")
+    if path.stat().st_size > most_bytes:
+        raise ValueError(
+            f"{path.name} has {path.stat().st_size:,} bytes, more than most_bytes = {most_bytes:,}: this kit keeps tables "
+            "in memory. Take fewer rows or columns, or allow more if your machine has several times as much."
+        )
     raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff") and "16" not in encoding:
         raise ValueError(f"{path.name} is written in UTF-16. Read it with encoding='utf-16'.")
@@ -56,6 +61,11 @@ def read(path, *, sep=",", encoding="utf-8", target=None):
     if len(rows) < 2:
         raise ValueError(f"{path.name} has {'only a header and no rows' if rows else 'nothing in it'}.")
     header = [name.strip() for name in rows[0]]
+    if len(header) > most_columns:
+        raise ValueError(
+            f"{path.name} has {len(header):,} columns, more than most_columns = {most_columns:,}. Is it turned on its "
+            "side, a patient per column? Otherwise choose the columns that you need."
+        )
     other = next((other for other in ";\t|," if any(other in name for name in header)), None)
     if other and (len(header) == 1 or other in ";\t"):
         found = "one column" if len(header) == 1 else "that sign inside a column name"

@@ -32,6 +32,13 @@ FILES = [
     ("7 git-LFS pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", {}, "git-LFS pointer"),
     ("7 web page", b"<!DOCTYPE html><html><body>404</body></html>", {}, "holds a web page"),
     ("8 no target", b"age,Target\n50,1\n", {"target": "target"}, "no column 'target'. Did you mean 'Target'"),
+    (
+        "22 too large",
+        b"age,target\n" + 50 * b"50,1\n",
+        {"most_bytes": 200},
+        "has 261 bytes, more than most_bytes = 200",
+    ),
+    ("22 too wide", b"a,b,c\n1,2,3\n", {"most_columns": 2}, "3 columns, more than most_columns = 2.*on its side"),
     ("9 column twice", b"age,age,target\n50,51,1\n", {}, "the column 'age' twice"),
 ]
 
@@ -411,6 +418,6 @@ def test_49_a_hostile_archive_is_refused_before_it_unpacks(tmp_path):
         federation.load(objects)
 
 
-def test_22_a_file_that_is_not_there_is_not_called_damaged(tmp_path):
+def test_48_a_file_that_is_not_there_is_not_called_damaged(tmp_path):
     with pytest.raises(FileNotFoundError):
         federation.load(tmp_path / "none.npz")
