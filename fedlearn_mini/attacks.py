@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from .accountant import smallest
-from .checks import number, whole
+from .checks import number, shaped, whole
 from .models import sigmoid
 
 
@@ -59,6 +59,9 @@ def two_patients(thetas, gradients, reach=50.0):
     reach; one number of the gradients then gives s₂, and the three others tell whether the pair is right. Raises a
     ValueError where none is. Notebook 11.
     """
+    shaped("thetas", thetas, np.shape(gradients))
+    if np.shape(gradients)[:-1] != (2,):
+        raise ValueError(f"two gradients are needed, as an array (2, d + 1), not {np.shape(gradients)}.")
     first, second = np.linalg.svd(gradients, full_matrices=False)[2]
     v = first * second[-1] - second * first[-1]  # in the plane, and 0 in the last place
     v = v / np.linalg.norm(v)
@@ -104,6 +107,10 @@ def lira(scores, member, observed):
     had which record, observed are the attacked model's. One spread s for all, because S is small. "Light" LiRA:
     Carlini et al. 2022, arXiv:2112.03570. Notebook 11.
     """
+    shaped("member", member, np.shape(scores))
+    shaped("observed", observed, np.shape(scores)[1:])
+    if member.all(0).any() or not member.any(0).all():
+        raise ValueError("every record must be in some of the shadow models and out of some of them.")
     ins, outs = (np.where(mask, scores, np.nan) for mask in (member, ~member))
     middle_in, middle_out = np.nanmean(ins, axis=0), np.nanmean(outs, axis=0)
     spread = np.where(member, scores - middle_in, scores - middle_out).std()
@@ -121,7 +128,11 @@ def clopper_pearson(successes, trials, level=0.95):
 
     The chances at which so many successes, or so few, would be that unlikely. Clopper and Pearson 1934, Biometrika 26.
     """
-    k, n, wrong = whole("successes", successes, least=0), whole("trials", trials), (1 - level) / 2
+    k, n = whole("successes", successes, least=0), whole("trials", trials)
+    number("level", level, above=0, below=1)
+    if k > n:
+        raise ValueError(f"there cannot be more successes ({k}) than trials ({n}).")
+    wrong = (1 - level) / 2
     ways = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(n + 1)]
 
     def tail(p, counts):
@@ -142,7 +153,9 @@ def audit(with_record, without_record, delta=0.0, level=0.95):
     Oprea 2020, arXiv:2006.07709. Notebook 13.
     """
     number("delta", delta, least=0, below=1)
-    a, b = np.asarray(with_record), np.asarray(without_record)
+    a, b = (np.asarray(scores, float) for scores in (with_record, without_record))
+    if min(a.size, b.size) < 20 or not (a.ndim == b.ndim == 1 and np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError(f"an audit needs two lists of at least 20 finite scores, but has {a.shape} and {b.shape}.")
     best = (-1.0, np.inf, 1)
     for sign in (1, -1):  # the record may raise the score or lower it
         ins, outs = np.sort(sign * a[::2]), np.sort(sign * b[::2])

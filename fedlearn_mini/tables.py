@@ -21,8 +21,8 @@ MISSING = ("", "?", "-", "na", "n/a", "nan", "none", "null", "missing", "unknown
 def read(path, *, sep=",", encoding="utf-8", target=None, most_bytes=10**9, most_columns=10_000):
     """A table of text, exactly as the file has it: leading zeros stay, and 'NA' stays 'NA'. `clean` comes next.
 
-    Refused in words: a missing, empty or far too large file, another separator or encoding, rows of the wrong length, a column
-    name that stands twice, a web page or a git-LFS pointer in the data's place, and a target that is not there.
+    Refused in words: a missing, empty or far too large file, another separator or encoding, rows of the wrong length,
+    a column name that stands twice, a web page or a git-LFS pointer in the data's place, and a target that is not there.
     """
     import pandas as pd
 
@@ -33,8 +33,8 @@ def read(path, *, sep=",", encoding="utf-8", target=None, most_bytes=10**9, most
         raise FileNotFoundError(f"{path} is {'a folder, not a file' if path.is_dir() else 'not there'}. {near}")
     if path.stat().st_size > most_bytes:
         raise ValueError(
-            f"{path.name} has {path.stat().st_size:,} bytes, more than most_bytes = {most_bytes:,}: this kit keeps tables "
-            "in memory. Take fewer rows or columns, or allow more if your machine has several times as much."
+            f"{path.name} has {path.stat().st_size:,} bytes, more than most_bytes = {most_bytes:,}: this kit keeps "
+            "tables in memory. Take fewer rows or columns, or allow more if your machine has several times as much."
         )
     raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff") and "16" not in encoding:

@@ -150,3 +150,21 @@ def test_the_audit_is_wrong_as_seldom_as_it_says():
 def test_without_a_difference_there_is_no_bound(rng):
     assert attacks.audit(rng.normal(size=500), rng.normal(size=500)) < 0.5
     assert attacks.audit(np.zeros(500), np.zeros(500)) == 0
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (lambda: attacks.clopper_pearson(5, 3), r"more successes \(5\) than trials \(3\)"),
+        (lambda: attacks.clopper_pearson(1, 3, level=95), "level must be"),
+        (lambda: attacks.audit([1, 2, 3], [1, 2, 3]), "at least 20 finite scores"),
+        (lambda: attacks.audit(np.full(50, np.nan), np.zeros(50)), "at least 20 finite scores"),
+        (lambda: attacks.two_patients(np.zeros((2, 5)), np.zeros((2, 6))), "thetas must have the shape"),
+        (lambda: attacks.two_patients(np.zeros((3, 5)), np.zeros((3, 5))), "two gradients are needed"),
+        (lambda: attacks.lira(np.zeros((4, 3)), np.ones((4, 2), bool), np.zeros(3)), "member must have the shape"),
+        (lambda: attacks.lira(np.zeros((4, 3)), np.ones((4, 3), bool), np.zeros(3)), "in some of the shadow models"),
+    ],
+)
+def test_what_cannot_be_attacked_is_said(act, words):
+    with pytest.raises(ValueError, match=words):
+        act()
