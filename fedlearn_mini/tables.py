@@ -22,7 +22,7 @@ def read(path, *, sep=",", encoding="utf-8", target=None, most_bytes=10**9, most
     """A table of text, exactly as the file has it: leading zeros stay, and 'NA' stays 'NA'. `clean` comes next.
 
     Refused in words: a missing, empty or far too large file, another separator or encoding, rows of the wrong length,
-    a column name that stands twice, a web page or a git-LFS pointer in the data's place, and a target that is not there.
+    a column name that stands twice, a web page or a git-LFS pointer in the data's place, a target that is not there.
     """
     import pandas as pd
 
