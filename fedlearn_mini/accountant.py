@@ -12,7 +12,7 @@ import numpy as np
 
 from .checks import number, whole
 
-TAIL = 1e-15  # probability of a total loss that the grid need not hold
+TAIL = 1e-15  # δ at which the grid may end
 GRIDS = (9841, 16402, 29524)  # cells above 0; all the 2·cells + 1 points are a product of 3s and 5s
 
 
@@ -22,19 +22,27 @@ def epsilon(sigma, q, steps, delta, accountant="rdp"):
     σ = 0 gives ∞: without noise there is no promise. At σ = 1, q = 1, one step and δ = 1e-5 RDP says 4.73 and PLD 4.38,
     the exact value. Raises a ValueError for σ < 0, q outside (0, 1], δ outside (0, 1). Notebook 12.
     """
-    number("sigma", sigma, least=0)
-    number("q", q, above=0, most=1, hint="q is the chance that a record takes part in a step; 1 is all of them.")
-    number("delta", delta, above=0, below=1)
     whole("steps", steps)
     return composed([(sigma, q, steps)], delta, accountant)
 
 
 def composed(mechanisms, delta, accountant="rdp"):
-    """ε at δ of several mechanisms (sigma, q, steps) one after another, on the same records."""
+    """ε at δ of several mechanisms (sigma, q, steps) one after another, on the same records. It checks every number."""
     kinds = {"rdp": rdp_epsilon, "pld": pld_epsilon}
     if accountant not in kinds:
         raise ValueError(f"the accountant must be 'rdp' or 'pld', but it is {accountant!r}.")
-    mechanisms = tuple((float(sigma), float(q), int(steps)) for sigma, q, steps in mechanisms if steps)
+    number("delta", delta, above=0, below=1)
+    mechanisms = [
+        (
+            number("sigma", sigma, least=0),
+            number(
+                "q", q, above=0, most=1, hint="q is the chance that a record takes part in a step; 1 is all of them."
+            ),
+            whole("steps", steps, least=0),
+        )
+        for sigma, q, steps in mechanisms
+    ]
+    mechanisms = [one for one in mechanisms if one[2]]
     if not mechanisms:
         return 0.0
     if min(sigma for sigma, _, _ in mechanisms) == 0:
@@ -52,6 +60,8 @@ def sigma_for(epsilon, delta, q=1.0, steps=1, accountant="rdp"):
     def enough(exponent):
         return composed([(10**exponent, q, steps)], delta, accountant) <= epsilon
 
+    if not enough(9):
+        raise ValueError(f"no noise multiplier up to 10⁹ gives ε = {epsilon:g} at δ = {delta:g} in {steps} steps.")
     return 10 ** smallest(enough, -2, 9, to=4e-5)
 
 
@@ -92,7 +102,7 @@ def rdp_epsilon(mechanisms, delta):
     Mironov 2017 (arXiv:1702.07476); conversion of Canonne, Kamath and Steinke 2020 (arXiv:2004.00010). Orders are
     searched twice: over all sizes, then closely around the best.
     """
-    low, high = 1e-2, max(64, 500 * max(sigma for sigma, _, _ in mechanisms))
+    low, high = 1e-2, max(64, 500 * min(sigma for sigma, _, _ in mechanisms))
     for _ in range(2):
         curves = [(steps, *rdp(sigma, q, low, high)) for sigma, q, steps in mechanisms]
         a = curves[0][1]
@@ -149,15 +159,16 @@ def connect_the_dots(P, Q, step):
 def pld_epsilon(mechanisms, delta):
     """ε at δ from the distribution of the total privacy loss: losses add up, so their distributions are convolved.
 
-    On a grid wide enough for all but 10⁻¹⁵ of the total, a convolution is a product after the Fourier transform.
-    Both directions count: the record removed, and added. Koskela et al. 2020, arXiv:1906.03049. Where ε is beyond
-    several hundred, and means nothing, or δ < 10⁻¹², where rounding would decide, RDP's bound is returned. Notebook 12.
+    On a grid wide enough for nearly all of the total, a convolution is a product after the Fourier transform. Both
+    directions count: the record removed, and added. Koskela et al. 2020, arXiv:1906.03049. Where ε is beyond several
+    hundred, and means nothing, or δ so small that rounding would decide, RDP's bound is returned, as it is where it is
+    the lower one. Notebook 12.
     """
-    top = rdp_epsilon(mechanisms, TAIL)
-    if top > 600 or delta < 1e-12:
-        return rdp_epsilon(mechanisms, delta)
+    loose, top = rdp_epsilon(mechanisms, delta), 1.3 * rdp_epsilon(mechanisms, TAIL)
     total = sum(steps for _, _, steps in mechanisms)
     finest = GRIDS[-1]
+    if top > 600 or delta < max(1e-10, 1e-14 * total):
+        return loose
     half = next(cells for cells in GRIDS if cells >= min(finest, 150 * math.sqrt(total)))
     losses = np.linspace(-top, top, 2 * half + 1)
     worst = 0.0
@@ -175,8 +186,10 @@ def pld_epsilon(mechanisms, delta):
         weighted = np.cumsum((masses * np.exp(-losses))[::-1])[::-1]
         exceeds = np.flatnonzero(above - np.exp(losses) * weighted > delta)
         at = exceeds[-1] + 1 if exceeds.size else 0  # δ(ε) = above − e^ε · weighted in this cell
+        if at == losses.size:
+            return loose
         worst = max(worst, math.log((above[at] - delta) / weighted[at]) if at > half else 0.0)
-    return worst
+    return min(worst, loose)
 
 
 # --- one Gaussian release, exactly ----------------------------------------------------------------------------------

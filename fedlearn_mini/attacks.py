@@ -34,13 +34,14 @@ def revealed(candidates, records, tol=1e-3):
 def imprint(d, hidden, direction, thresholds):
     """A first layer that sorts records into bins: θ of `models.mlp(d, (hidden,))` that a malicious server sends, (P,).
 
-    Every neuron measures the same number v·x, direction v (d,), and fires above its own of the sorted thresholds
+    Every neuron measures the same number v·x, direction v (d,), and fires above its own of the thresholds
     (hidden,). The gradients of two neighbours differ by the records between their thresholds; see `read_imprint`.
     The last layer is even and small, so that every neuron counts alike and no prediction is extreme.
     Fowl et al. 2022, arXiv:2110.13057. Notebook 11.
     """
+    shaped("thresholds", np.asarray(thresholds), (hidden,))
     W = np.tile(np.reshape(direction, (d, 1)), hidden)
-    return np.concatenate([W.ravel(), -np.asarray(thresholds), np.ones(hidden) / hidden, [0.0]])
+    return np.concatenate([W.ravel(), -np.sort(thresholds), np.ones(hidden) / hidden, [0.0]])
 
 
 def read_imprint(grad_W, grad_b):
@@ -107,6 +108,7 @@ def lira(scores, member, observed):
     had which record, observed are the attacked model's. One spread s for all, because S is small. "Light" LiRA:
     Carlini et al. 2022, arXiv:2112.03570. Notebook 11.
     """
+    scores, member, observed = np.asarray(scores), np.asarray(member, bool), np.asarray(observed)
     shaped("member", member, np.shape(scores))
     shaped("observed", observed, np.shape(scores)[1:])
     if member.all(0).any() or not member.any(0).all():

@@ -25,7 +25,8 @@ def one_round(state, model, hospitals, plan):
     and how many bytes travelled. A round in which nothing arrives leaves θ as it was, unless the aggregate adds noise.
     McMahan et al. 2017, arXiv:1602.05629; notebook 03 derives it with an explicit loop over hospitals.
     """
-    rng = np.random.default_rng([plan.seed, state.round])
+    rng, what = np.random.default_rng([plan.seed, state.round]), mechanism(plan)
+    chance = rng if what is None else what.noise(plan.seed, state.round, 1)  # noise never shares a stream
     theta, K = state.theta.astype(hospitals.X.dtype, copy=False), len(hospitals.names)
     kept = at_home(state.kept, theta, K, plan)
     # 1. invite
@@ -40,7 +41,7 @@ def one_round(state, model, hospitals, plan):
     sizes = everyone[present]
     # 2. train
     steps = local_steps(plan, sizes, rng)
-    kept = kept | account(kept, plan, hospitals.names, present, steps)  # the budget may refuse, before anything is done
+    kept = kept | account(state, plan, what, hospitals.names, present, steps)  # the budget may refuse, before all else
     start = np.broadcast_to(theta, (present.size, theta.size))
     if plan.shared is not None:
         start = np.where(plan.shared, theta, kept["own"][present])
@@ -48,32 +49,35 @@ def one_round(state, model, hospitals, plan):
     if plan.scaffold:
         control = plan.aggregate(kept["control"], everyone, rng)  # c, weighted as the updates are
         drift = control - kept["control"][present]
-    updates = train(model, start, hospitals, present, sizes, steps, drift, plan, rng) - start
+    updates = train(model, start, hospitals, present, sizes, steps, drift, plan, rng, chance) - start
     # 3. upload; what arrives is checked before it is used
     kept = remember(kept, present, start, updates, control, steps, plan)
-    updates = plan.uplink(outgoing(updates, sizes, steps, plan), rng)
+    wire = rng if plan.uplink is as_it_is else np.random.default_rng([plan.seed, state.round, 2])
+    updates = plan.uplink(outgoing(updates, sizes, steps, plan), wire)
     shaped("what uplink returns", updates, start.shape)
     sound = np.isfinite(updates).all(axis=-1)
+    if what is not None and what.where == "distributed":
+        sound &= sound.all()  # without one share of the noise the sum is not protected: nothing of it is used
     arrived, load = (updates, sizes) if sound.all() else (updates[sound], sizes[sound])
     if plan.late:
         arrived, load, kept = delayed(arrived, load, kept, plan, rng)
     # 4. aggregate   5. step
     memory = {name: value.astype(theta.dtype, copy=False) for name, value in state.memory.items()}
-    update = plan.aggregate(arrived, load, rng)
+    update = plan.aggregate(arrived, load, chance)
     if plan.private is not None:
-        update = update + plan.private.server_noise(load, plan.lr, theta, rng)
+        update = update + plan.private.server_noise(load, plan.lr, theta, chance)
     shaped("what aggregate returns", update, theta.shape)
     if load.size or update.any():  # noise is added in a round without answers too, or it would tell of the absence
         theta, memory = plan.server.step(theta, update, memory)
-    wire = theta.itemsize * (theta.size if plan.shared is None else np.count_nonzero(plan.shared))
-    wire *= 2 if plan.scaffold else 1  # a control variate travels beside the model, both ways
+    cargo = theta.itemsize * (theta.size if plan.shared is None else np.count_nonzero(plan.shared))
+    cargo *= 2 if plan.scaffold else 1  # a control variate travels beside the model, both ways
     record = {
         "round": state.round + 1,
         "hospitals": int(load.size),
         "refused": ", ".join(hospitals.names[k] for k in present[~sound]),
         "update_norm": float(np.linalg.norm(update)),
-        "bytes_up": int(present.size * wire),
-        "bytes_down": int(invited.size * wire),
+        "bytes_up": int(present.size * cargo),
+        "bytes_down": int(invited.size * cargo),
     }
     return State(state.round + 1, theta, memory, kept), record
 
@@ -85,19 +89,18 @@ def at_home(kept, theta, K, plan):
     return rows | kept
 
 
-def account(kept, plan, names, present, steps):
-    """What the ledger counts after this round, {"spent": …}, or {}. A hospital is charged before it is trained."""
-    what = mechanism(plan)
-    if what is None:
+def account(state, plan, what, names, present, steps):
+    """What the ledger keeps after this round, {"spent": …, "whose": …}, or {}. Who trains is charged before."""
+    if what is None and "spent" not in state.kept:
         return {}
-    releases = np.ones(len(names))  # the unit "hospital": every round speaks about every hospital
-    if what.unit == "patient":
+    releases = np.ones(len(names), int)  # the unit "hospital": every round speaks about every hospital
+    if plan.private is not None:
         releases[:] = 0
         releases[present] = steps
-    spent = charged(kept.get("spent"), what, releases)
+    spent = charged(state, what, names, releases)
     if plan.budget is not None:
-        stop_before(plan.budget, Ledger(names, what, plan.budget.delta, plan.budget.accountant, spent))
-    return {"spent": spent}
+        stop_before(plan.budget, Ledger(names, spent, plan.budget.delta, plan.budget.accountant))
+    return {"spent": spent, "whose": np.array(names)}
 
 
 def local_steps(plan, sizes, rng):
@@ -109,11 +112,11 @@ def local_steps(plan, sizes, rng):
     return steps
 
 
-def train(model, theta, hospitals, present, sizes, steps, drift, plan, rng):
+def train(model, theta, hospitals, present, sizes, steps, drift, plan, rng, chance):
     """The local steps of the hospitals in `present` (sorted row numbers), from their rows of theta: (k, P) → (k, P).
 
     Hospitals are taken a block at a time, so that memory does not grow with their number; all chance is drawn
-    before, so that the block size changes nothing.
+    before (DP-SGD's from the generator `chance`), so that the block size changes nothing.
     """
     trained, C, drawn = np.empty(theta.shape, theta.dtype), None, {}
     block = plan.block or max(1, 2**17 // max(theta.shape[-1], hospitals.X[0].size))  # about what a cache holds
@@ -121,7 +124,7 @@ def train(model, theta, hospitals, present, sizes, steps, drift, plan, rng):
         drawn["rows"], drawn["shares"] = draw_batches(hospitals.w[present], plan.batch, steps, rng)
     if plan.private is not None and present.size:
         C = plan.private.C
-        drawn["shares"], drawn["noise"] = plan.private.draw(hospitals.w[present], theta, steps.max(), rng)
+        drawn["shares"], drawn["noise"] = plan.private.draw(hospitals.w[present], theta, steps.max(), chance)
     for at in range(0, present.size, block):
         seats = slice(at, at + block)
         rows, n = spanned(present[seats]), sizes[seats].max()  # padding that only other blocks need stays behind
@@ -135,7 +138,7 @@ def train(model, theta, hospitals, present, sizes, steps, drift, plan, rng):
 
 def remember(kept, present, start, updates, control, steps, plan):
     """What stays at the hospitals after training: control variates (SCAFFOLD) and the part of θ that is their own."""
-    staying = {name: kept[name] for name in ("way", "load", "spent") if name in kept}
+    staying = {name: kept[name] for name in ("way", "load", "spent", "whose") if name in kept}
     if not plan.scaffold and plan.shared is None:
         return staying
     new, sound = {}, np.isfinite(updates).all(axis=-1)
@@ -180,11 +183,13 @@ def spanned(rows):
 
 def rounds(model, hospitals, plan, state=None):
     """State and record after round 1, 2, 3, … until the caller's `for` stops, or a privacy budget is spent."""
-    state = state or initial(model, plan)
+    first = state = state or initial(model, plan)
     while True:
         try:
             state, record = one_round(state, model, hospitals, plan)
         except BudgetSpent:
+            if state is first:
+                raise
             return
         yield state, record
 
@@ -193,16 +198,20 @@ def alone(model, hospitals, plan, rounds, theta=None):
     """θₖ of every hospital after the local steps of `rounds` rounds by itself, nothing sent, nothing averaged: (K, P).
 
     theta is where they start: one for all (P,), or one each (K, P), which makes this the fine-tuning of a model. With
-    `Hospitals.pooled()` in `fit`, one of the two yardsticks of a federation. Notebooks 03 and 10.
+    `Hospitals.pooled()` in `fit`, one of the two yardsticks of a federation. No State, so no ledger: with private=…
+    count rounds · steps releases yourself, by `privacy.epsilon`. Notebooks 03 and 10.
     """
     ready(hospitals, model)
+    if plan.budget is not None:
+        raise ValueError("alone() keeps no account and cannot watch a budget: count with privacy.epsilon instead.")
     K, sizes = len(hospitals.names), hospitals.sizes
     own = initial(model, plan, theta).theta if np.ndim(theta) < 2 else np.asarray(theta)
     own = np.broadcast_to(own, (K, model.P)).astype(hospitals.X.dtype)
     for r in range(whole("rounds", rounds)):
         rng = np.random.default_rng([plan.seed, r])
         steps = local_steps(plan, sizes, rng)
-        own = train(model, own, hospitals, np.arange(K), sizes, steps, np.zeros((K, 1), own.dtype), plan, rng)
+        chance = rng if plan.private is None else mechanism(plan).noise(plan.seed, r, 3)
+        own = train(model, own, hospitals, np.arange(K), sizes, steps, np.zeros((K, 1), own.dtype), plan, rng, chance)
     return own
 
 
@@ -242,7 +251,8 @@ def fit(model, hospitals, plan, *, rounds=100, theta=None, state=None, history=N
     records of `one_round`, the average training loss, and each of `metrics` on the held-out hospitals `test`.
     Nothing is lost: after Ctrl-C (or the stop button), or when the model is no longer finite, you get the last
     good state and every completed round; `history.attrs["stopped"]` says why it ended: "rounds", "converged",
-    "interrupted", "diverged" or "budget". Notebooks 03, 05 and 13.
+    "interrupted", "diverged" or "budget" (["why"] has the sentence). A budget that allows no round raises BudgetSpent.
+    Notebooks 03, 05 and 13.
     """
     import pandas as pd
 
@@ -256,6 +266,7 @@ def fit(model, hospitals, plan, *, rounds=100, theta=None, state=None, history=N
         warn_of_delta(plan.budget, mechanism(plan), hospitals)
     state = state or initial(model, plan, theta)
     shaped("the theta of the state", state.theta, (model.P,))
+    first = state
     records = [] if history is None else history.reset_index().to_dict("records")
     records = [record for record in records if record["round"] <= state.round]
 
@@ -263,7 +274,7 @@ def fit(model, hospitals, plan, *, rounds=100, theta=None, state=None, history=N
         found = pooled_scores(model, theta, test, metrics) if test is not None else {}
         return {"loss": average_loss(model, theta, hospitals), **found}
 
-    stopped = "rounds"
+    stopped, why = "rounds", ""
     try:
         for _ in range(rounds):
             new, record = one_round(state, model, hospitals, plan)
@@ -278,11 +289,13 @@ def fit(model, hospitals, plan, *, rounds=100, theta=None, state=None, history=N
                 break
     except KeyboardInterrupt:
         stopped = "interrupted"
-    except BudgetSpent:
-        stopped = "budget"
+    except BudgetSpent as refusal:
+        if state is first:
+            raise
+        stopped, why = "budget", str(refusal)
     records = [record for record in records if record["round"] <= state.round]
     table = pd.DataFrame(records, columns=None if records else ["round", "loss"]).set_index("round")
-    table.attrs["stopped"] = stopped
+    table.attrs |= {"stopped": stopped, "why": why}
     return state, table
 
 

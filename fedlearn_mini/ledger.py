@@ -1,10 +1,13 @@
 """What a federation has spent of its patients' privacy, and the budget that stops it in time. Notebook 13.
 
-Counted are the releases of every hospital, over all local steps of all rounds, in one account per hospital.
+Counted is every release of every hospital, over all local steps of all rounds. The account is kept in the State, with
+the mechanism that was in force, so that a saved run goes on counting where it stopped, whatever the plan says later.
 """
 
 import math
+import textwrap
 import warnings
+import zlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,22 +15,25 @@ import numpy as np
 
 from .accountant import composed
 from .checks import number
-from .privacy import noisy_mean
+from .privacy import DPSGD, noisy_mean
 
 NOT_COVERED = (
-    "the sums that standardised the features",
-    "the number of records of each hospital",
-    "choosing settings by looking at results: every trial run spends too",
-    "scores and losses computed on the records and shown",
+    "the sums that standardised the features, and the number of records of each hospital",
+    "how the starting model was made, and choosing settings by looking at results: every trial run spends too",
+    "scores and losses computed on the records and shown, or used to decide when to stop",
+    "who was invited, answered or was refused in each round",
+    "rounds that were thrown away or run again, and runs with the same seed: equal noise cancels",
     "a patient who is in two hospitals, or in two rows",
     "what the model says truly about everybody, whoever takes part",
 )
-MODEL = "everybody who sees the model, except the server"
-AGAINST = {
-    "hospital": "everybody outside the hospital",
-    "distributed": "everybody who sees the model, and a server that sees sums only",
-    "server": MODEL,
-}
+UNITS = ("patient", "hospital")
+PLACES = ("hospital", "distributed", "server")  # who adds the noise; each protects against fewer than the one before
+AGAINST = (
+    "everybody outside the hospital",
+    "everybody who sees the model and added no noise, and a server that sees sums only",
+    "everybody who sees the model, except the server",
+)
+FIXED = 5  # numbers in a line of an account before the steps of the hospitals
 
 
 class BudgetSpent(RuntimeError):
@@ -36,7 +42,7 @@ class BudgetSpent(RuntimeError):
 
 @dataclass(frozen=True)
 class Budget:
-    """At most `epsilon` at `delta` for every hospital, counted by `accountant`: Plan(budget=Budget(3, 1e-3), …)."""
+    """At most `epsilon` at `delta` for every hospital, counted by `accountant`: Plan(budget=Budget(3, 1e-5), …)."""
 
     epsilon: float
     delta: float
@@ -49,13 +55,17 @@ class Budget:
 
 
 class Mechanism(NamedTuple):
-    """What one release protects, against whom, its clipping norm C, noise multiplier σ and sampling rate q."""
+    """One kind of release: what it protects, who adds the noise, clipping norm C, sampling rate q, noise σ."""
 
     unit: str
-    against: str
+    where: str
     C: float
-    sigma: float
     q: float
+    sigma: float
+
+    def noise(self, seed, *tags):
+        """The generator of this mechanism's noise: a stream of its own, that no other draw and no other σ shares."""
+        return np.random.default_rng([seed, *tags, zlib.crc32(repr(self).encode())])
 
 
 def mechanism(plan):
@@ -64,63 +74,92 @@ def mechanism(plan):
     Where a fixed number of hospitals is invited, another one takes the place of the one that is missing: two clipped
     updates change, the sensitivity is 2C, and σ counts half.
     """
-    if plan.private is not None:
-        return Mechanism("patient", AGAINST[plan.private.where], plan.private.C, plan.private.sigma, plan.private.q)
-    if getattr(plan.aggregate, "func", plan.aggregate) is not noisy_mean:
+    if isinstance(plan.private, DPSGD):
+        return Mechanism(
+            "patient", plan.private.where, *map(float, (plan.private.C, plan.private.q, plan.private.sigma))
+        )
+    if getattr(plan.aggregate, "func", None) is not noisy_mean:
         return None
-    C, sigma = (plan.aggregate.keywords[name] for name in ("C", "sigma"))
+    C, sigma = (float(plan.aggregate.keywords[name]) for name in ("C", "sigma"))
     if plan.fraction == 1 or plan.poisson:
-        return Mechanism("hospital", MODEL, C, sigma, plan.fraction)
-    return Mechanism("hospital", MODEL, C, sigma / 2, 1.0)
+        return Mechanism("hospital", "server", C, float(plan.fraction), sigma)
+    return Mechanism("hospital", "server", C, 1.0, sigma / 2)
 
 
-def charged(spent, what, steps):
-    """The accounts after `steps` (K,) more releases of a mechanism: rows (q, σ, steps of each hospital), (m, 2 + K)."""
-    line = np.concatenate([[what.q, what.sigma], steps])
-    if spent is None:
-        return line[None]
-    if (spent[-1, :2] == line[:2]).all():  # the same mechanism goes on
-        return np.concatenate([spent[:-1], spent[-1:] + np.concatenate([[0, 0], steps])])
-    return np.concatenate([spent, line[None]])
+def line(what, steps):
+    """One line of an account: codes of unit and place, C, q, σ, then the steps of each hospital, (5 + K,)."""
+    return np.array([[UNITS.index(what.unit), PLACES.index(what.where), what.C, what.q, what.sigma, *steps]])
+
+
+def opened(state, what, K):
+    """The account of a state that has none: rounds before the first private one were releases without noise."""
+    bare = Mechanism(what.unit, "server", math.inf, 1.0, 0.0)
+    return line(bare, [state.round] * K)[: state.round > 0]
+
+
+def charged(state, what, names, steps):
+    """The account after a round in which each hospital made `steps` (K,) releases: lines (m, 5 + K).
+
+    what is the round's mechanism; None is a round without noise in a federation that had some. A change of unit raises
+    a ValueError: the two promises do not add up.
+    """
+    spent = same_hospitals(state, names) if "spent" in state.kept else opened(state, what, len(names))
+    unit = UNITS[int(spent[0, 0])] if len(spent) else what.unit
+    what = what or Mechanism(unit, "server", math.inf, 1.0, 0.0)
+    if what.unit != unit:
+        raise ValueError(f"this state keeps an account per {unit}, and the plan protects a {what.unit}: start anew.")
+    new = line(what, steps)
+    if len(spent) and (spent[-1, :FIXED] == new[0, :FIXED]).all():
+        spent, new[:, FIXED:] = spent[:-1], new[:, FIXED:] + spent[-1:, FIXED:]
+    return np.concatenate([spent, new])
+
+
+def same_hospitals(state, names):
+    """The account in a state, or a ValueError if it belongs to other hospitals, or to the same in another order."""
+    if list(state.kept["whose"]) != list(names):
+        raise ValueError(f"the account in this state is of {list(state.kept['whose'])}, not of {list(names)}.")
+    return state.kept["spent"]
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """The account of every hospital: names (K,), what is protected, and spent (m, 2 + K) as `charged` keeps it.
+    """The accounts of all hospitals, names (K,), in lines (m, 5 + K) as `charged` keeps them; δ and the accountant.
 
     `Ledger.of(plan, state, names, delta)` reads it off a federation; str() of it is the statement to publish.
     """
 
     names: tuple
-    what: Mechanism
-    delta: float
-    accountant: str
     spent: np.ndarray
+    delta: float
+    accountant: str = "rdp"
 
     @classmethod
     def of(cls, plan, state, names, delta=None, accountant=None):
-        """delta and accountant are those of the plan's budget where they are not given."""
-        what, budget = mechanism(plan), plan.budget
-        if what is None:
+        """What was done is read from the state; δ and accountant, if not given, from the plan's budget."""
+        names, what = tuple(getattr(names, "names", names)), mechanism(plan)
+        if "spent" in state.kept:
+            spent = same_hospitals(state, names)
+        elif what is None:
             raise ValueError("this plan adds no noise that a ledger counts: it has neither private=… nor noisy_mean.")
-        if delta is None and budget is None:
+        else:
+            spent = np.concatenate([opened(state, what, len(names)), line(what, [0] * len(names))])
+        if delta is None and plan.budget is None:
             raise ValueError("a guarantee needs a delta: give delta=…, or the plan a budget.")
-        delta = budget.delta if delta is None else number("delta", delta, above=0, below=1)
-        accountant = accountant or (budget.accountant if budget else "rdp")
-        spent = state.kept.get("spent", np.zeros((0, 2 + len(names))))
-        return cls(tuple(names), what, delta, accountant, spent)
+        delta = plan.budget.delta if delta is None else number("delta", delta, above=0, below=1)
+        return cls(names, spent, delta, accountant or (plan.budget.accountant if plan.budget else "rdp"))
 
     @property
     def steps(self):
         """Releases of each hospital so far, local steps of all rounds: (K,)."""
-        return self.spent[:, 2:].sum(0).astype(int)
+        return self.spent[:, FIXED:].sum(0).astype(int)
 
     def guarantees(self):
         """The Guarantee of each hospital, in the order of names."""
-        q, sigma = self.spent[:, 0], self.spent[:, 1]
-        accounts, which = np.unique(self.spent[:, 2:], axis=1, return_inverse=True)
+        q, sigma = self.spent[:, 3], self.spent[:, 4]
+        accounts, which = np.unique(self.spent[:, FIXED:].astype(int), axis=1, return_inverse=True)
         values = [composed(zip(sigma, q, steps, strict=True), self.delta, self.accountant) for steps in accounts.T]
-        return [Guarantee(values[i], self.delta, self.what, self.accountant) for i in np.ravel(which)]
+        unit, against = UNITS[int(self.spent[0, 0])], AGAINST[int(self.spent[:, 1].max())]  # the weakest that occurred
+        return [Guarantee(values[i], self.delta, unit, against, self.accountant) for i in np.ravel(which)]
 
     @property
     def guarantee(self):
@@ -128,27 +167,42 @@ class Ledger:
         return max(self.guarantees(), key=lambda one: one.epsilon)
 
     def table(self):
-        """One row a hospital, never an ε without its δ, unit and relation: a DataFrame."""
+        """One row a hospital; settings that changed on the way are listed in order: a DataFrame."""
         import pandas as pd
 
-        def listed(column):
-            return ", ".join(f"{value:g}" for value in dict.fromkeys(self.spent[:, column]))
-
-        rows = {
-            "steps": self.steps,
-            "q": listed(0),
-            "sigma": listed(1),
-            "C": self.what.C,
-            "epsilon": [rounded_up(one.epsilon) for one in self.guarantees()],
-            "delta": self.delta,
-            "unit": self.what.unit,
-            "relation": "add or remove one",
-            "accountant": self.accountant,
+        each = self.guarantees()
+        settings = {
+            name: ", ".join(f"{x:g}" for x in self.spent[:, at]) for at, name in ((2, "C"), (3, "q"), (4, "sigma"))
         }
+        rows = {"steps": self.steps} | settings
+        rows |= {f"ε at δ = {self.delta:g}": [rounded_up(one.epsilon) for one in each]}
+        rows |= {"unit": each[0].unit, "relation": "add or remove one, sizes public", "accountant": self.accountant}
         return pd.DataFrame(rows, index=pd.Index(self.names, name="hospital"))
 
     def __str__(self):
-        return f"{self.guarantee}\nNot covered: " + "; ".join(NOT_COVERED) + "."
+        return "\n".join(
+            [textwrap.fill(str(self.guarantee), 100), "Not covered:", *(f"- {one}" for one in NOT_COVERED)]
+        )
+
+    __repr__ = __str__
+
+
+class Guarantee(NamedTuple):
+    """ε never alone: with its δ, what is protected against whom, and how it was counted. Printed, it is a sentence."""
+
+    epsilon: float
+    delta: float
+    unit: str
+    against: str
+    accountant: str
+
+    def __str__(self):
+        amount = f"ε = {rounded_up(self.epsilon)} at δ = {self.delta:g}"
+        amount = amount if math.isfinite(self.epsilon) else "no guarantee (ε = ∞, some release had no noise)"
+        return (
+            f"{amount} for one {self.unit} added or removed, against {self.against} "
+            f"({self.accountant.upper()} accountant, sizes public, simulation noise)"
+        )
 
     __repr__ = __str__
 
@@ -158,23 +212,15 @@ def rounded_up(epsilon):
     return math.ceil(1000 * epsilon) / 1000 if math.isfinite(epsilon) else epsilon
 
 
-class Guarantee(NamedTuple):
-    """ε never alone: with its δ, what is protected against whom, and how it was counted. Printed, it is a sentence."""
-
-    epsilon: float
-    delta: float
-    what: Mechanism
-    accountant: str
-
-    def __str__(self):
-        amount = f"ε = {rounded_up(self.epsilon)} at δ = {self.delta:g}"
-        amount = amount if math.isfinite(self.epsilon) else "no guarantee, ε = ∞,"
-        return (
-            f"{amount} for one {self.what.unit} added or removed, against {self.what.against} "
-            f"({self.accountant.upper()} accountant, simulation noise)"
+def stop_before(budget, ledger):
+    """Raise BudgetSpent if these accounts, which include the round to come, are over the budget."""
+    found = ledger.guarantee
+    if not found.epsilon <= budget.epsilon:
+        worst = ledger.names[ledger.guarantees().index(found)]
+        raise BudgetSpent(
+            f"the next round would bring hospital {worst!r} to {found}, over the budget of ε = {budget.epsilon:g}. "
+            "Stop here, or plan more noise or fewer steps from the beginning."
         )
-
-    __repr__ = __str__
 
 
 def warn_of_delta(budget, what, hospitals):
@@ -188,15 +234,4 @@ def warn_of_delta(budget, what, hospitals):
             f"delta = {budget.delta:g}, and {whose}: a mechanism with so large a delta could publish one of them. "
             f"Choose delta far below 1/{n}.",
             stacklevel=3,
-        )
-
-
-def stop_before(budget, ledger):
-    """Raise BudgetSpent if these accounts, which include the round to come, are over the budget."""
-    found = ledger.guarantee
-    if not found.epsilon <= budget.epsilon:
-        worst = ledger.guarantees().index(found)
-        raise BudgetSpent(
-            f"the next round would bring hospital {ledger.names[worst]!r} to {found}, over the budget of "
-            f"ε = {budget.epsilon:g}. Stop here, or plan more noise or fewer steps from the beginning."
         )

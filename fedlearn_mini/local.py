@@ -72,5 +72,9 @@ def per_record_grad(model, theta, X, y):
 
 
 def clipped_grad(model, theta, X, y, w, C):
-    """Σᵢ wᵢ clip(∇fᵢ(θ), C): the gradient in which no record weighs more than wᵢC, (..., P). Notebook 13."""
-    return np.vecmat(w, clip(per_record_grad(model, theta, X, y), C))
+    """Σᵢ wᵢ clip(∇fᵢ(θ), C): the gradient in which no record weighs more than wᵢC, (..., P). Notebook 13.
+
+    A record whose gradient is not finite counts as 0: spoiling the sum, it would show by its hospital's being refused.
+    """
+    clipped = clip(per_record_grad(model, theta, X, y), C)
+    return np.vecmat(w, np.where(np.isfinite(clipped).all(-1, keepdims=True), clipped, 0))

@@ -8,7 +8,7 @@ import numpy as np
 from .aggregate import weighted_mean
 from .checks import number, whole
 from .ledger import Budget, mechanism
-from .privacy import DPSGD
+from .privacy import DPSGD, check_noisy_mean, noisy_mean
 from .server import Server, fedavg
 
 
@@ -83,6 +83,13 @@ class Plan:
 
     def check_privacy(self):
         """Refuse a plan whose noise would not be worth what the ledger says."""
+        for name, kind, example in (("private", DPSGD, "DPSGD(C=1, sigma=2)"), ("budget", Budget, "Budget(3, 1e-5)")):
+            if getattr(self, name) is not None and not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} must be a {kind.__name__}, such as {example}, not {getattr(self, name)!r}.")
+        if getattr(self.aggregate, "func", self.aggregate) is noisy_mean:
+            check_noisy_mean(getattr(self.aggregate, "keywords", {}))
+            if self.private is not None:
+                raise ValueError("private=… protects patients and noisy_mean hospitals: choose one of the two.")
         if self.private is not None:
             self.private.checked()
             if self.batch is not None:
@@ -98,8 +105,11 @@ class Plan:
                     "Otherwise use where='hospital'."
                 )
         what = mechanism(self)
-        if what is not None and what.unit == "hospital" and (self.late or self.scaffold):
-            raise ValueError("noisy_mean counts one row per hospital and round: late updates and SCAFFOLD send two.")
+        if what is not None and what.unit == "hospital" and (self.late or self.scaffold or self.normalise):
+            raise ValueError(
+                "noisy_mean counts one row per hospital and round, its own: late updates and SCAFFOLD send two, and "
+                "normalise makes each depend on all."
+            )
         if self.budget is not None and what is None:
             raise ValueError("a budget needs noise that it can count: give private=DPSGD(…) or aggregate=noisy_mean.")
 

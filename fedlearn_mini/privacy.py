@@ -23,8 +23,9 @@ def clip(updates, C):
     """Δ ← Δ · min(1, C / ‖Δ‖₂), one norm per row: (..., P) → (..., P).
 
     Bounds how far one row (a hospital's update, a record's gradient) can move a sum: sensitivity C. A row with a NaN
-    comes out as NaN, to be refused, never as if it were short. Abadi et al. 2016, arXiv:1607.00133. Notebook 12.
+    comes out as NaN, never as if it were short. Abadi et al. 2016, arXiv:1607.00133. Notebook 12.
     """
+    updates = np.asarray(updates)
     norm = np.linalg.norm(updates, axis=-1, keepdims=True)
     shrink = np.minimum(1, C / np.maximum(norm, 1e-12))
     return updates * shrink.astype(np.result_type(updates.dtype, np.float32))
@@ -36,6 +37,8 @@ def randomised_response(bits, epsilon, rng):
     Who answers adds the noise; nobody need be trusted. Warner 1965, doi:10.1080/01621459.1965.10480775. Notebook 12.
     """
     number("epsilon", epsilon, above=0)
+    if not np.isin(bits, (0, 1)).all():
+        raise ValueError("randomised response is for answers 0 and 1.")
     truly = rng.random(np.shape(bits)) < 1 / (1 + np.exp(-epsilon))
     return np.where(truly, bits, 1 - np.asarray(bits))
 
@@ -43,19 +46,19 @@ def randomised_response(bits, epsilon, rng):
 def laplace(value, sensitivity, epsilon, rng):
     """value + Laplace(sensitivity / ε): ε-differentially private where one record moves the value by `sensitivity`.
 
-    value is a number or an array; the sensitivity of an array is its L1 norm. Dwork et al. 2006,
+    value is a number or an array; for an array it is measured in L1. Dwork et al. 2006,
     doi:10.1007/11681878_14. Notebook 12.
     """
     number("epsilon", epsilon, above=0)
     number("sensitivity", sensitivity, above=0)
-    return value + rng.laplace(0, sensitivity / epsilon, np.shape(value))
+    return value + np.random.default_rng(rng).laplace(0, sensitivity / epsilon, np.shape(value))
 
 
 def gaussian(value, sensitivity, sigma, rng):
     """value + sensitivity · σN(0, I), the sensitivity in L2: what it is worth, `epsilon` and `gaussian_delta` say."""
     number("sigma", sigma, least=0)
     number("sensitivity", sensitivity, above=0)
-    return value + rng.normal(0, sensitivity * sigma, np.shape(value))
+    return value + np.random.default_rng(rng).normal(0, sensitivity * sigma, np.shape(value))
 
 
 # --- one record: DP-SGD inside each hospital ------------------------------------------------------------------------
@@ -110,8 +113,9 @@ def noisy_mean(updates, weights, rng, *, C, sigma, expected, cap=None):
 
     vₖ = 1, or with a cap min(nₖ/cap, 1): never the plain size, which would make the sensitivity max nₖ · C. `expected`
     is Σ vₖ as fixed *before* the round, never counted from who answered, which would give away who was there. The
-    noise speaks to whoever sees the models, not to the server. Sensitivity C needs one row per hospital and round, so a
-    Plan refuses it with `late` updates or SCAFFOLD. McMahan et al. 2018, arXiv:1710.06963. Notebooks 06 and 13.
+    noise speaks to whoever sees the models, not to the server. Sensitivity C needs one row per hospital and round,
+    which depends on no other hospital: a Plan refuses `late` updates, SCAFFOLD and FedNova's average, and an `uplink`
+    must act on each row by itself. McMahan et al. 2018, arXiv:1710.06963. Notebooks 06 and 13.
     """
     clipped = clip(updates, C)
     if cap is not None:
@@ -119,6 +123,17 @@ def noisy_mean(updates, weights, rng, *, C, sigma, expected, cap=None):
     total = clipped.sum(axis=0)  # of nobody it is 0, and 0 gets its noise too
     noise = rng.normal(0, sigma * C, total.shape)  # the L2 sensitivity is C, because every row was clipped
     return ((total + noise) / expected).astype(total.dtype)
+
+
+def check_noisy_mean(settings):
+    """A ValueError if the settings of a partial(noisy_mean, …) are missing or cannot be."""
+    if not {"C", "sigma", "expected"} <= set(settings):
+        raise ValueError("noisy_mean needs its settings: aggregate=partial(noisy_mean, C=1, sigma=2, expected=10).")
+    number("noisy_mean's C", settings["C"], above=0)
+    number("noisy_mean's sigma", settings["sigma"], least=0)
+    number("noisy_mean's expected", settings["expected"], above=0)
+    if settings.get("cap") is not None:
+        number("noisy_mean's cap", settings["cap"], above=0)
 
 
 def noisy_rows(updates, rng, *, C, sigma, share=1.0):

@@ -43,13 +43,16 @@ class LivePanel(ipw.VBox):
     alt       what the picture shows, for readers who hear it
     sliders   name=widget, from `slider`, `log_slider` or `choice`
 
-    An exception in `update` is shown below the picture in words; the last good picture stays.
+    An exception in `update` is shown below the picture in words; the last good picture stays. Where the figure's cell
+    was run again and the panel's was not, `update` moves artists that nobody sees: that is said too.
     """
 
     def __init__(self, fig, moving, update, *, alt, **sliders):
         self.fig, self.moving, self.update, self.alt, self.sliders = fig, list(moving), update, alt, sliders
         self.limits = None
         for artist in self.moving:
+            if artist.get_figure() is not fig:
+                raise ValueError(f"{artist} is in another figure: run all cells from the figure's to this one again.")
             artist.set_animated(True)
         width = f"{fig.bbox.width:.0f}px"
         self.picture = ipw.Image(format="png", layout={"width": width, "max_width": "100%"})
@@ -63,7 +66,11 @@ class LivePanel(ipw.VBox):
     def refresh(self, change=None):
         """Move the artists, draw them over the kept background, and send the picture."""
         try:
+            for artist in self.moving:
+                artist.stale = False
             said = self.update(**{name: widget.value for name, widget in self.sliders.items()})
+            if not any(artist.stale for artist in self.moving):
+                said = "⚠ Nothing in this picture moved. If the figure's cell was run again, run this cell again too."
             self.picture.value = self.drawn()
         except Exception as error:  # whatever it is, the person at the slider must see it
             said = f"⚠ {type(error).__name__}: {error}"

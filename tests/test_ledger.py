@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedlearn_mini import accountant, data, models, privacy
-from fedlearn_mini.federation import Plan, fit, initial, load, one_round, rounds, save
+from fedlearn_mini.federation import Plan, alone, fit, initial, load, one_round, rounds, save
 from fedlearn_mini.ledger import NOT_COVERED, Budget, BudgetSpent, Ledger
 from fedlearn_mini.privacy import DPSGD
 
@@ -70,12 +70,18 @@ def test_the_budget_stops_the_run_before_it_is_exceeded(three, by):
     assert Ledger.of(plan, state, three.names).guarantee.epsilon <= 2.0
     with pytest.raises(BudgetSpent, match="the next round would bring hospital 'Aarau' to ε = .* over the budget"):
         one_round(state, MODEL, three, plan)
-    assert len(list(rounds(MODEL, three, plan, state))) == 0  # a loop over rounds simply ends
+    with pytest.raises(BudgetSpent):
+        fit(MODEL, three, plan, rounds=5, state=state)
+    assert len(list(rounds(MODEL, three, plan))) == allowed  # a loop over rounds simply ends
+    assert "the next round would bring hospital 'Aarau'" in history.attrs["why"]
 
 
-def test_a_budget_that_allows_nothing_computes_nothing(three):
-    state, history = fit(MODEL, three, Plan(private=DPSGD(1.0, 0.0), budget=Budget(50, 1e-3)), rounds=5)
-    assert history.attrs["stopped"] == "budget" and state.round == 0 and len(history) == 0
+def test_a_budget_that_allows_no_round_says_so():
+    plan = Plan(private=DPSGD(1.0, 0.0), budget=Budget(50, 1e-3))
+    one = data.stack(np.zeros((4, 3)), np.array([0, 1, 0, 1]), ["Aarau"] * 4)
+    for act in (lambda: fit(MODEL, one, plan, rounds=5), lambda: next(rounds(MODEL, one, plan))):
+        with pytest.raises(BudgetSpent, match="no guarantee"):
+            act()
 
 
 NOISY = partial(privacy.noisy_mean, C=1.0, sigma=6.0, expected=3)
@@ -83,7 +89,7 @@ NOISY = partial(privacy.noisy_mean, C=1.0, sigma=6.0, expected=3)
 
 def test_a_hospital_is_the_unit_where_its_update_is_clipped(three):
     ledger = spent(Plan(steps=5, aggregate=NOISY), three, 7, delta=1e-3)
-    assert ledger.what.unit == "hospital" and list(ledger.steps) == [7, 7, 7]  # a round is one release
+    assert ledger.guarantee.unit == "hospital" and list(ledger.steps) == [7, 7, 7]  # a round is one release
     assert ledger.guarantee.epsilon == accountant.epsilon(6.0, 1, 7, 1e-3)
     assert "one hospital added or removed" in str(ledger) and "except the server" in str(ledger)
 
@@ -104,12 +110,13 @@ def test_invitations_by_coin_vary_in_number(three):
 def test_epsilon_is_never_shown_alone(three):
     ledger = spent(Plan(private=PRIVATE), three, 5, delta=1e-3)
     for text in (str(ledger), repr(ledger), str(ledger.guarantee), repr(ledger.guarantees())):
+        text = text.replace("\n", " ")
         assert "δ = 0.001" in text and "one patient added or removed" in text and "simulation noise" in text
         assert "everybody outside the hospital" in text
     assert all(line in str(ledger) for line in NOT_COVERED)
     table = ledger.table()
-    assert {"epsilon", "delta", "unit", "relation", "accountant", "C", "q", "sigma", "steps"} == set(table.columns)
-    assert "no guarantee, ε = ∞" in str(spent(Plan(private=DPSGD(1, 0)), three, 1, delta=1e-3))
+    assert {"ε at δ = 0.001", "unit", "relation", "accountant", "C", "q", "sigma", "steps"} == set(table.columns)
+    assert "no guarantee (ε = ∞" in str(spent(Plan(private=DPSGD(1, 0)), three, 1, delta=1e-3))
 
 
 @pytest.mark.parametrize(
@@ -132,3 +139,56 @@ def test_what_cannot_be_accounted_for_is_refused(three, act, words):
 def test_a_delta_as_large_as_one_patient_is_warned_of(three):
     with pytest.warns(UserWarning, match="'Chur' has 90 records.*could publish one of them"):
         fit(MODEL, three, Plan(private=PRIVATE, budget=Budget(5, 0.02)), rounds=1)
+
+
+# --- ways to be told too small an ε ----------------------------------------------------------------------------------
+
+
+OPEN = Plan()
+
+
+@pytest.mark.parametrize("order", [(OPEN, Plan(private=PRIVATE)), (Plan(private=PRIVATE), OPEN), (OPEN, OPEN)])
+def test_rounds_without_noise_are_never_forgotten(three, order):
+    state = None
+    for plan in order:
+        state, _ = fit(MODEL, three, plan, rounds=3, state=state)
+    assert Ledger.of(Plan(private=PRIVATE), state, three.names, delta=1e-3).guarantee.epsilon == np.inf
+
+
+def test_a_budget_refuses_a_state_that_was_trained_in_the_open(three):
+    state, _ = fit(MODEL, three, OPEN, rounds=3)
+    with pytest.raises(BudgetSpent, match="some release had no noise"):
+        fit(MODEL, three, Plan(private=PRIVATE, budget=Budget(9, 1e-3)), rounds=1, state=state)
+
+
+def test_the_statement_is_about_what_ran_and_not_about_the_plan_at_hand(three):
+    ran = Plan(private=DPSGD(1.0, 4.0, where="server"))
+    state, _ = fit(MODEL, three, ran, rounds=3)
+    for claimed in (Plan(private=DPSGD(50.0, 999.0)), Plan(aggregate=NOISY), OPEN):
+        ledger = Ledger.of(claimed, state, three.names, delta=1e-3)
+        assert ledger.guarantee == Ledger.of(ran, state, three.names, delta=1e-3).guarantee
+        assert "except the server" in str(ledger) and set(ledger.table()["C"]) == {"1"}
+    state, _ = fit(MODEL, three, Plan(private=DPSGD(1.0, 4.0)), rounds=3, state=state)
+    assert "except the server" in str(Ledger.of(ran, state, three.names, delta=1e-3))  # the weakest that occurred
+
+
+def test_the_two_units_are_not_added_up(three):
+    state, _ = fit(MODEL, three, Plan(private=PRIVATE), rounds=2)
+    with pytest.raises(ValueError, match="an account per patient, and the plan protects a hospital"):
+        fit(MODEL, three, Plan(aggregate=NOISY), rounds=1, state=state)
+
+
+def test_an_account_belongs_to_its_hospitals_in_their_order(three):
+    plan = Plan(private=PRIVATE)
+    state, _ = fit(MODEL, three, plan, rounds=2)
+    for names in (three.names[::-1], three.names[:2], ("X", "Y", "Z")):
+        with pytest.raises(ValueError, match="the account in this state is of"):
+            Ledger.of(plan, state, names, delta=1e-3)
+        with pytest.raises(ValueError, match="the account in this state is of"):
+            one_round(state, MODEL, three._replace(names=names), plan)
+    assert Ledger.of(plan, state, three, delta=1e-3).names == three.names  # the hospitals themselves will do
+
+
+def test_training_alone_cannot_watch_a_budget(three):
+    with pytest.raises(ValueError, match="keeps no account"):
+        alone(MODEL, three, Plan(private=PRIVATE, budget=Budget(1, 1e-3)), 5)

@@ -4,8 +4,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from fedlearn_mini import aggregate, data, local, models, privacy
-from fedlearn_mini.federation import Plan, fit, one_round
+from fedlearn_mini import aggregate, data, federation, local, models, privacy
+from fedlearn_mini.federation import Plan, alone, fit, initial, one_round
 from fedlearn_mini.privacy import DPSGD
 
 
@@ -97,6 +97,16 @@ def test_laplace_and_gaussian_noise_have_their_scale(rng):
         (lambda rng: Plan(private=DPSGD(1, 1, where="distributed"), aggregate=aggregate.mean), "right only for"),
         (lambda rng: Plan(aggregate=NOISY, late=0.1), "one row per hospital"),
         (lambda rng: Plan(aggregate=NOISY, scaffold=True), "one row per hospital"),
+        (lambda rng: Plan(aggregate=NOISY, normalise=True), "makes each depend on all"),
+        (lambda rng: Plan(aggregate=NOISY, private=DPSGD(1, 1)), "choose one of the two"),
+        (lambda rng: Plan(aggregate=privacy.noisy_mean), "noisy_mean needs its settings"),
+        (lambda rng: Plan(aggregate=partial(privacy.noisy_mean, C=1)), "noisy_mean needs its settings"),
+        (lambda rng: Plan(aggregate=partial(privacy.noisy_mean, C=-1, sigma=1, expected=3)), "noisy_mean's C must"),
+        (lambda rng: Plan(aggregate=partial(privacy.noisy_mean, C=1, sigma=1, expected=0)), "expected must be"),
+        (lambda rng: Plan(aggregate=partial(NOISY, cap=0)), "cap must be"),
+        (lambda rng: Plan(private=True), r"private must be a DPSGD, such as DPSGD\(C=1, sigma=2\), not True"),
+        (lambda rng: Plan(private=DPSGD(1, 1), budget=3), "budget must be a Budget"),
+        (lambda rng: privacy.randomised_response([0, 2], 1, rng), "for answers 0 and 1"),
     ],
 )
 def test_settings_whose_noise_would_not_be_worth_what_it_says_are_refused(rng, act, words):
@@ -147,24 +157,18 @@ def test_shares_divide_by_the_expected_batch_and_padding_never_takes_part(few, r
 
 def test_an_empty_batch_is_a_step_of_noise_alone(few):
     private = DPSGD(C=1.0, sigma=2.0, q=1e-12)
-    update = one_round(fit_start(), MODEL, few, Plan(lr=1.0, private=private))[0].theta
+    update = one_round(initial(MODEL, Plan()), MODEL, few, Plan(lr=1.0, private=private))[0].theta
     assert np.abs(update).min() > 1e6  # σC/(q·nₖ): nobody took part, and the noise came all the same
-
-
-def fit_start():
-    from fedlearn_mini.federation import initial
-
-    return initial(MODEL, Plan())
 
 
 @pytest.mark.parametrize(("where", "expected"), [("hospital", 3**0.5), ("distributed", 1.0), ("server", 1.0)])
 def test_the_three_places_put_their_noise_on_the_sum(few, where, expected):
     """N times the step is the sum of gradients plus √K·σC, σC, σC."""
     found, N = [], few.sizes.sum()
-    clean = one_round(fit_start(), MODEL, few, Plan(lr=1.0, private=DPSGD(1.0, 0.0, where=where)))[0].theta
+    clean = one_round(initial(MODEL, Plan()), MODEL, few, Plan(lr=1.0, private=DPSGD(1.0, 0.0, where=where)))[0].theta
     for seed in range(400):
         plan = Plan(lr=1.0, private=DPSGD(1.0, 3.0, where=where), seed=seed)
-        found.append(N * (one_round(fit_start(), MODEL, few, plan)[0].theta - clean))
+        found.append(N * (one_round(initial(MODEL, Plan()), MODEL, few, plan)[0].theta - clean))
     assert np.isclose(np.std(found), 3.0 * expected, rtol=0.05)
 
 
@@ -186,3 +190,53 @@ def test_single_precision_stays_single(few):
     small = few._replace(**{name: getattr(few, name).astype("f4") for name in ("X", "y", "w")})
     for where in ("hospital", "server"):
         assert fit(MODEL, small, Plan(private=DPSGD(1, 1, where=where)), rounds=2)[0].theta.dtype == np.float32
+
+
+# --- noise that must not be found anywhere else -----------------------------------------------------------------------
+
+
+def noise_of(act, many, model, plan):
+    """What the noise did to the result: with it, less without it."""
+    quiet = replace(plan, private=plan.private._replace(sigma=0.0))
+    return act(many, model, plan) - act(many, model, quiet)
+
+
+def after_one_round(many, model, plan):
+    return fit(model, many, plan, rounds=1)[0].theta
+
+
+def test_the_noise_of_round_one_is_not_in_the_first_weights_nor_in_training_alone(few):
+    """Equal noise would cancel in a difference. default_rng(7) and default_rng([7, 0]) are one stream."""
+    model, plan = models.mlp(4, (30,)), Plan(lr=1.0, seed=7, private=DPSGD(1.0, 5.0))
+    one = few._replace(X=few.X[:1], y=few.y[:1], w=few.w[:1], names=few.names[:1])
+    weights = np.random.default_rng(7).normal(size=model.P)  # the stream that the first weights are made of
+    federated = noise_of(after_one_round, one, model, plan)
+    by_itself = noise_of(lambda many, model, plan: alone(model, many, plan, 1)[0], one, model, plan)
+    for other in (weights, by_itself):
+        for lag in range(20):
+            pairs = (federated[lag:150], other[: 150 - lag]), (other[lag:150], federated[: 150 - lag])
+            assert max(abs(np.corrcoef(*pair)[0, 1]) for pair in pairs) < 0.5
+
+
+def test_another_sigma_draws_other_noise(few):
+    """Equal noise would cancel in 2a − b, where b has twice the σ of a."""
+    plans = [Plan(private=DPSGD(1.0, sigma)) for sigma in (5.0, 10.0)]
+    noise = [noise_of(after_one_round, few, MODEL, plan) for plan in plans]
+    assert not np.allclose(2 * noise[0], noise[1], rtol=0.1)
+
+
+def test_a_record_whose_gradient_is_not_finite_does_not_take_its_hospital_out(few):
+    wild = few._replace(X=few.X.copy())
+    wild.X[0, 0] = [1.5e308, 1.5e308, -1.5e308, 0]
+    model = models.mlp(4, (8,))
+    with np.errstate(all="ignore"):
+        for q in (1.0, 0.3):
+            record = one_round(initial(model, Plan()), model, wild, Plan(private=DPSGD(1.0, 1.0, q=q)))[1]
+            assert record["refused"] == "" and record["hospitals"] == 3
+
+
+def test_a_sum_that_misses_one_share_of_the_noise_is_not_used(few, monkeypatch):
+    plan, train, start = Plan(private=DPSGD(1.0, 1.0, where="distributed")), federation.train, initial(MODEL, Plan())
+    monkeypatch.setattr(federation, "train", lambda *a: np.where(np.arange(3)[:, None] == 1, np.nan, train(*a)))
+    state, record = one_round(start, MODEL, few, plan)
+    assert record["refused"] == "Aarau, Basel, Chur" and (state.theta == start.theta).all()

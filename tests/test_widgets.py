@@ -137,3 +137,21 @@ def test_sliders_are_whole_where_their_numbers_are():
     assert slider(0.25, 0.0, 1.0, 0.25, "x").readout_format == ".2f"
     assert np.isclose(log_slider(0.1, 0.01, 1.0, "lr").value, 0.1)
     assert choice(["a", "b"], "which").value == "a"
+
+
+def test_a_panel_whose_figure_was_made_again_says_so():
+    """A reader runs the figure's cell again, and then moves a slider of the panel that stands below it."""
+    fig, ax = plots.sheet()
+    (line,) = ax.plot([0, 1], [0, 1])
+    drawn = {"line": line}
+    panel = LivePanel(
+        fig, [line], lambda a: drawn["line"].set_ydata([0, a]), alt="a line", a=slider(0.5, 0, 1, 0.1, "a")
+    )
+    panel.sliders["a"].value = 0.7
+    assert "⚠" not in panel.said.value
+    again, ax = plots.sheet()
+    (drawn["line"],) = ax.plot([0, 1], [0, 1])
+    panel.sliders["a"].value = 0.2
+    assert "run this cell again too" in panel.said.value
+    with pytest.raises(ValueError, match="is in another figure: run all cells from the figure's"):
+        LivePanel(again, [line], lambda a: None, alt="a line", a=slider(0.5, 0, 1, 0.1, "a"))
