@@ -180,9 +180,7 @@ class Ledger:
         return pd.DataFrame(rows, index=pd.Index(self.names, name="hospital"))
 
     def __str__(self):
-        return "\n".join(
-            [textwrap.fill(str(self.guarantee), 100), "Not covered:", *(f"- {one}" for one in NOT_COVERED)]
-        )
+        return "\n".join([str(self.guarantee), "Not covered:", *(f"- {one}" for one in NOT_COVERED)])
 
     __repr__ = __str__
 
@@ -199,10 +197,11 @@ class Guarantee(NamedTuple):
     def __str__(self):
         amount = f"ε = {rounded_up(self.epsilon)} at δ = {self.delta:g}"
         amount = amount if math.isfinite(self.epsilon) else "no guarantee (ε = ∞, some release had no noise)"
-        return (
+        said = (
             f"{amount} for one {self.unit} added or removed, against {self.against} "
             f"({self.accountant.upper()} accountant, sizes public, simulation noise)"
         )
+        return textwrap.fill(said, 100)
 
     __repr__ = __str__
 
@@ -216,9 +215,9 @@ def stop_before(budget, ledger):
     """Raise BudgetSpent if these accounts, which include the round to come, are over the budget."""
     found = ledger.guarantee
     if not found.epsilon <= budget.epsilon:
-        worst = ledger.names[ledger.guarantees().index(found)]
+        worst, sentence = ledger.names[ledger.guarantees().index(found)], " ".join(str(found).split())
         raise BudgetSpent(
-            f"the next round would bring hospital {worst!r} to {found}, over the budget of ε = {budget.epsilon:g}. "
+            f"the next round would bring hospital {worst!r} to {sentence}, over the budget of ε = {budget.epsilon:g}. "
             "Stop here, or plan more noise or fewer steps from the beginning."
         )
 

@@ -91,7 +91,7 @@ def test_a_hospital_is_the_unit_where_its_update_is_clipped(three):
     ledger = spent(Plan(steps=5, aggregate=NOISY), three, 7, delta=1e-3)
     assert ledger.guarantee.unit == "hospital" and list(ledger.steps) == [7, 7, 7]  # a round is one release
     assert ledger.guarantee.epsilon == accountant.epsilon(6.0, 1, 7, 1e-3)
-    assert "one hospital added or removed" in str(ledger) and "except the server" in str(ledger)
+    assert "one hospital added or removed" in str(ledger) and "except the server" in " ".join(str(ledger).split())
 
 
 def test_invitations_by_coin_count_as_sampling_and_a_fixed_number_costs_double(three):
@@ -110,7 +110,7 @@ def test_invitations_by_coin_vary_in_number(three):
 def test_epsilon_is_never_shown_alone(three):
     ledger = spent(Plan(private=PRIVATE), three, 5, delta=1e-3)
     for text in (str(ledger), repr(ledger), str(ledger.guarantee), repr(ledger.guarantees())):
-        text = text.replace("\n", " ")
+        text = " ".join(text.split())
         assert "δ = 0.001" in text and "one patient added or removed" in text and "simulation noise" in text
         assert "everybody outside the hospital" in text
     assert all(line in str(ledger) for line in NOT_COVERED)
@@ -167,9 +167,9 @@ def test_the_statement_is_about_what_ran_and_not_about_the_plan_at_hand(three):
     for claimed in (Plan(private=DPSGD(50.0, 999.0)), Plan(aggregate=NOISY), OPEN):
         ledger = Ledger.of(claimed, state, three.names, delta=1e-3)
         assert ledger.guarantee == Ledger.of(ran, state, three.names, delta=1e-3).guarantee
-        assert "except the server" in str(ledger) and set(ledger.table()["C"]) == {"1"}
+        assert "except the server" in " ".join(str(ledger).split()) and set(ledger.table()["C"]) == {"1"}
     state, _ = fit(MODEL, three, Plan(private=DPSGD(1.0, 4.0)), rounds=3, state=state)
-    assert "except the server" in str(Ledger.of(ran, state, three.names, delta=1e-3))  # the weakest that occurred
+    assert Ledger.of(ran, state, three.names, delta=1e-3).guarantee.against.endswith("except the server")  # the weakest
 
 
 def test_the_two_units_are_not_added_up(three):
