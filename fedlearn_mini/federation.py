@@ -266,6 +266,12 @@ def fit(model, hospitals, plan, *, rounds=100, theta=None, state=None, history=N
         warn_of_delta(plan.budget, mechanism(plan), hospitals)
     state = state or initial(model, plan, theta)
     shaped("the theta of the state", state.theta, (model.P,))
+    if set(state.memory) != set(plan.server.init(state.theta)):
+        raise ValueError(
+            "this state was made with another kind of server: go on with that one, or start from its theta."
+        )
+    for name in {"control", "own"} & set(state.kept):
+        shaped(f"what the hospitals keep ({name})", state.kept[name], (len(hospitals.names), model.P))
     first = state
     records = [] if history is None else history.reset_index().to_dict("records")
     records = [record for record in records if record["round"] <= state.round]

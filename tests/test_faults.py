@@ -421,3 +421,17 @@ def test_49_a_hostile_archive_is_refused_before_it_unpacks(tmp_path):
 def test_48_a_file_that_is_not_there_is_not_called_damaged(tmp_path):
     with pytest.raises(FileNotFoundError):
         federation.load(tmp_path / "none.npz")
+
+
+def test_48_a_state_of_another_server_or_of_other_hospitals_is_refused(ten):
+    from dataclasses import replace
+
+    from fedlearn_mini.server import fedyogi
+
+    model, plan = models.logistic(ten.X.shape[-1]), Plan(scaffold=True)
+    state, _ = fit(model, ten, plan, rounds=2)
+    with pytest.raises(ValueError, match="made with another kind of server"):
+        fit(model, ten, replace(plan, server=fedyogi()), rounds=1, state=state)
+    fewer = data.Hospitals(ten.X[:2], ten.y[:2], ten.w[:2], ten.names[:2])
+    with pytest.raises(ValueError, match=r"what the hospitals keep \(control\) must have the shape \(2, "):
+        fit(model, fewer, plan, rounds=1, state=state)
