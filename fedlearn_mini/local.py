@@ -3,6 +3,8 @@
 Derived in notebooks 01 and 02; mini-batches in notebook 05.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 from .privacy import clip
@@ -26,9 +28,8 @@ def sgd(model, theta, X, y, w, *, lr, steps, batches=None, mu=0.0, drift=0.0, C=
             direction = direction + noise[..., s, :]
         if corrected:
             direction = direction + mu * (theta - start) + drift
-        if s >= fewest:  # who has finished stays put
-            direction = direction * (s < steps)[..., None]
-        step = lr * direction
+        rate = lr if s < fewest else (lr * (s < steps))[..., None].astype(theta.dtype)  # who has finished stays put
+        step = rate * direction
         theta = np.subtract(theta, step, out=step)  # θ − η·direction; its memory is used again, for a large θ
     return theta
 
@@ -61,8 +62,14 @@ def take_batch(X, y, rows, shares, s):
     if rows is None:
         return X, y, shares[..., s, : y.shape[-1]]
     rows = rows[..., s, :]
-    at = (*np.ogrid[tuple(map(slice, rows.shape))][:-1], rows)  # (k, rows) for a stack, (rows,) for one hospital
+    at = (*whose(rows.shape), rows)  # (k, rows) for a stack, (rows,) for one hospital
     return X[at], y[at], shares[..., s, :]
+
+
+@lru_cache
+def whose(shape):
+    """The numbers of the hospitals, shaped so that they index beside rows of this shape."""
+    return tuple(np.ogrid[tuple(map(slice, shape))][:-1])
 
 
 def per_record_grad(model, theta, X, y):
