@@ -118,7 +118,7 @@ def test_51_an_exception_is_shown_in_words_and_the_picture_stays():
 
 
 def test_a_reader_without_a_kernel_gets_the_picture_and_its_text():
-    panel, _, _ = make(lambda line, x: None, x=slider(1, 0, 2, 1, "x"))
+    panel, _, _ = make(lambda line, x: line.set_alpha(1), x=slider(1, 0, 2, 1, "x"))
     bundle, metadata = panel._repr_mimebundle_()
     assert bundle["text/plain"] == repr(panel) == "<LivePanel: a line>"
     assert bundle["image/png"].startswith("iVBOR") and metadata["image/png"]["alt"] == "a line"
@@ -126,7 +126,7 @@ def test_a_reader_without_a_kernel_gets_the_picture_and_its_text():
 
 
 def test_a_number_is_a_sentence_too():
-    panel, _, _ = make(lambda line, x: 0.0, x=slider(1, 0, 2, 1, "x"))
+    panel, _, _ = make(lambda line, x: line.set_alpha(1) or 0.0, x=slider(1, 0, 2, 1, "x"))
     assert ">0.0<" in panel.said.value
 
 
