@@ -34,7 +34,7 @@ def composed(mechanisms, delta, accountant="rdp"):
     number("delta", delta, above=0, below=1)
     mechanisms = [
         (
-            number("sigma", sigma, least=0),
+            number("sigma", sigma, least=0, most=1e12),
             number(
                 "q", q, above=0, most=1, hint="q is the chance that a record takes part in a step; 1 is all of them."
             ),
@@ -45,7 +45,7 @@ def composed(mechanisms, delta, accountant="rdp"):
     mechanisms = [one for one in mechanisms if one[2]]
     if not mechanisms:
         return 0.0
-    if min(sigma for sigma, _, _ in mechanisms) == 0:
+    if min(sigma for sigma, _, _ in mechanisms) < 1e-6:  # beyond ε = 10¹¹ there is nothing to tell apart
         return math.inf
     return kinds[accountant](mechanisms, delta)
 
@@ -167,7 +167,7 @@ def pld_epsilon(mechanisms, delta):
     loose, top = rdp_epsilon(mechanisms, delta), 1.3 * rdp_epsilon(mechanisms, TAIL)
     total = sum(steps for _, _, steps in mechanisms)
     finest = GRIDS[-1]
-    if top > 600 or delta < max(1e-10, 1e-14 * total):
+    if not 0 < top < 600 or delta < max(1e-10, 1e-14 * total):
         return loose
     half = next(cells for cells in GRIDS if cells >= min(finest, 150 * math.sqrt(total)))
     losses = np.linspace(-top, top, 2 * half + 1)

@@ -5,6 +5,8 @@ resumed equals the uninterrupted one bit for bit. Derived in notebook 03; saving
 Plan and State are made in `plan`, save and load in `store`; both can be called from here too.
 """
 
+import warnings
+
 import numpy as np
 
 from .checks import shaped, whole
@@ -26,7 +28,7 @@ def one_round(state, model, hospitals, plan):
     McMahan et al. 2017, arXiv:1602.05629; notebook 03 derives it with an explicit loop over hospitals.
     """
     rng, what = np.random.default_rng([plan.seed, state.round]), mechanism(plan)
-    chance = rng if what is None else what.noise(plan.seed, state.round, 1)  # noise never shares a stream
+    chance = rng if what is None else what.noise(plan, state.round, 1)  # noise never shares a stream
     theta, K = state.theta.astype(hospitals.X.dtype, copy=False), len(hospitals.names)
     kept = at_home(state.kept, theta, K, plan)
     # 1. invite
@@ -100,7 +102,7 @@ def account(state, plan, what, names, present, steps):
     spent = charged(state, what, names, releases)
     if plan.budget is not None:
         stop_before(plan.budget, Ledger(names, spent, plan.budget.delta, plan.budget.accountant))
-    return {"spent": spent, "whose": np.array(names)}
+    return {"spent": spent, "whose": np.array([str(name) for name in names])}
 
 
 def local_steps(plan, sizes, rng):
@@ -184,22 +186,26 @@ def spanned(rows):
 def rounds(model, hospitals, plan, state=None):
     """State and record after round 1, 2, 3, … until the caller's `for` stops, or a privacy budget is spent."""
     first = state = state or initial(model, plan)
+    if plan.budget is not None:
+        warn_of_delta(plan.budget.delta, mechanism(plan).unit, hospitals.names, hospitals.sizes)
     while True:
         try:
             state, record = one_round(state, model, hospitals, plan)
-        except BudgetSpent:
+        except BudgetSpent as refusal:
             if state is first:
                 raise
+            warnings.warn(f"the rounds end here: {refusal}", stacklevel=2)
             return
         yield state, record
 
 
-def alone(model, hospitals, plan, rounds, theta=None):
+def alone(model, hospitals, plan, rounds, theta=None, *, first=0):
     """θₖ of every hospital after the local steps of `rounds` rounds by itself, nothing sent, nothing averaged: (K, P).
 
     theta is where they start: one for all (P,), or one each (K, P), which makes this the fine-tuning of a model. With
     `Hospitals.pooled()` in `fit`, one of the two yardsticks of a federation. No State, so no ledger: with private=…
-    count rounds · steps releases yourself, by `privacy.epsilon`. Notebooks 03 and 10.
+    count rounds · steps releases yourself, by `privacy.epsilon`. In pieces, `first` says how many rounds came before, or
+    their chance and noise repeat. Notebooks 03 and 10.
     """
     ready(hospitals, model)
     if plan.budget is not None:
@@ -207,10 +213,10 @@ def alone(model, hospitals, plan, rounds, theta=None):
     K, sizes = len(hospitals.names), hospitals.sizes
     own = initial(model, plan, theta).theta if np.ndim(theta) < 2 else np.asarray(theta)
     own = np.broadcast_to(own, (K, model.P)).astype(hospitals.X.dtype)
-    for r in range(whole("rounds", rounds)):
+    for r in range(whole("first", first, least=0), first + whole("rounds", rounds)):
         rng = np.random.default_rng([plan.seed, r])
         steps = local_steps(plan, sizes, rng)
-        chance = rng if plan.private is None else mechanism(plan).noise(plan.seed, r, 3)
+        chance = rng if plan.private is None else mechanism(plan).noise(plan, r, 3)
         own = train(model, own, hospitals, np.arange(K), sizes, steps, np.zeros((K, 1), own.dtype), plan, rng, chance)
     return own
 
@@ -263,7 +269,7 @@ def fit(model, hospitals, plan, *, rounds=100, theta=None, state=None, history=N
     for data in (hospitals,) if test is None else (hospitals, test):
         ready(data, model)
     if plan.budget is not None:
-        warn_of_delta(plan.budget, mechanism(plan), hospitals)
+        warn_of_delta(plan.budget.delta, mechanism(plan).unit, hospitals.names, hospitals.sizes)
     state = state or initial(model, plan, theta)
     shaped("the theta of the state", state.theta, (model.P,))
     if set(state.memory) != set(plan.server.init(state.theta)):

@@ -27,12 +27,13 @@ NOT_COVERED = (
     "what the model says truly about everybody, whoever takes part",
 )
 UNITS = ("patient", "hospital")
-PLACES = ("hospital", "distributed", "server")  # who adds the noise; each protects against fewer than the one before
-AGAINST = (
-    "everybody outside the hospital",
-    "everybody who sees the model and added no noise, and a server that sees sums only",
-    "everybody who sees the model, except the server",
-)
+PLACES = ("hospital", "distributed", "server")  # who adds the noise
+AGAINST = {  # by the places that occurred
+    "h": "everybody outside the hospital",
+    "d": "everybody who sees the model and added no noise, and a server that sees sums only",
+    "s": "everybody who sees the model, except the server",
+    "ds": "everybody who sees the model and added no noise, except the server",
+}
 FIXED = 5  # numbers in a line of an account before the steps of the hospitals
 
 
@@ -63,9 +64,10 @@ class Mechanism(NamedTuple):
     q: float
     sigma: float
 
-    def noise(self, seed, *tags):
+    def noise(self, plan, *tags):
         """The generator of this mechanism's noise: a stream of its own, that no other draw and no other σ shares."""
-        return np.random.default_rng([seed, *tags, zlib.crc32(repr(self).encode())])
+        key = repr(self) if plan.fraction == 1 or plan.poisson else f"{self}, a fixed {plan.fraction} invited"
+        return np.random.default_rng([plan.seed, *tags, zlib.crc32(key.encode())])
 
 
 def mechanism(plan):
@@ -116,8 +118,9 @@ def charged(state, what, names, steps):
 
 def same_hospitals(state, names):
     """The account in a state, or a ValueError if it belongs to other hospitals, or to the same in another order."""
-    if list(state.kept["whose"]) != list(names):
-        raise ValueError(f"the account in this state is of {list(state.kept['whose'])}, not of {list(names)}.")
+    whose, names = state.kept["whose"].tolist(), [str(name) for name in names]
+    if whose != names:
+        raise ValueError(f"the account in this state is of {whose}, not of {names}.")
     return state.kept["spent"]
 
 
@@ -136,7 +139,8 @@ class Ledger:
     @classmethod
     def of(cls, plan, state, names, delta=None, accountant=None):
         """What was done is read from the state; δ and accountant, if not given, from the plan's budget."""
-        names, what = tuple(getattr(names, "names", names)), mechanism(plan)
+        sizes, what = getattr(names, "sizes", None), mechanism(plan)  # names may be the Hospitals themselves
+        names = tuple(names if sizes is None else names.names)
         if "spent" in state.kept:
             spent = same_hospitals(state, names)
         elif what is None:
@@ -146,6 +150,7 @@ class Ledger:
         if delta is None and plan.budget is None:
             raise ValueError("a guarantee needs a delta: give delta=…, or the plan a budget.")
         delta = plan.budget.delta if delta is None else number("delta", delta, above=0, below=1)
+        warn_of_delta(delta, UNITS[int(spent[0, 0])], names, sizes)
         return cls(names, spent, delta, accountant or (plan.budget.accountant if plan.budget else "rdp"))
 
     @property
@@ -158,7 +163,8 @@ class Ledger:
         q, sigma = self.spent[:, 3], self.spent[:, 4]
         accounts, which = np.unique(self.spent[:, FIXED:].astype(int), axis=1, return_inverse=True)
         values = [composed(zip(sigma, q, steps, strict=True), self.delta, self.accountant) for steps in accounts.T]
-        unit, against = UNITS[int(self.spent[0, 0])], AGAINST[int(self.spent[:, 1].max())]  # the weakest that occurred
+        unit, places = UNITS[int(self.spent[0, 0])], {PLACES[int(code)][0] for code in self.spent[:, 1]}
+        against = AGAINST["".join(sorted(places - {"h"})) or "h"]  # the weakest that occurred
         return [Guarantee(values[i], self.delta, unit, against, self.accountant) for i in np.ravel(which)]
 
     @property
@@ -222,15 +228,15 @@ def stop_before(budget, ledger):
         )
 
 
-def warn_of_delta(budget, what, hospitals):
+def warn_of_delta(delta, unit, names, sizes=None):
     """Warn if δ is so large that a mechanism which simply publishes a record at random would keep the promise."""
-    one = np.argmax(hospitals.sizes)
-    n, whose = hospitals.sizes[one], f"hospital {hospitals.names[one]!r} has {hospitals.sizes[one]} records"
-    if what.unit == "hospital":
-        n, whose = len(hospitals.names), f"there are {len(hospitals.names)} hospitals"
-    if budget.delta >= 1 / n:
+    n, whose = len(names), f"there are {len(names)} hospitals"
+    if unit == "patient":
+        n = 1 if sizes is None else max(sizes)
+        whose = f"hospital {names[int(np.argmax(sizes))]!r} has {n} records" if n > 1 else ""
+    if delta >= 1 / n:
         warnings.warn(
-            f"delta = {budget.delta:g}, and {whose}: a mechanism with so large a delta could publish one of them. "
+            f"delta = {delta:g}, and {whose}: a mechanism with so large a delta could publish one of them. "
             f"Choose delta far below 1/{n}.",
             stacklevel=3,
         )

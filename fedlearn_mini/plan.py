@@ -105,10 +105,14 @@ class Plan:
                     "Otherwise use where='hospital'."
                 )
         what = mechanism(self)
-        if what is not None and what.unit == "hospital" and (self.late or self.scaffold or self.normalise):
+        if (
+            what is not None
+            and what.unit == "hospital"
+            and (self.late or self.scaffold or self.normalise or self.shared is not None)
+        ):
             raise ValueError(
-                "noisy_mean counts one row per hospital and round, its own: late updates and SCAFFOLD send two, and "
-                "normalise makes each depend on all."
+                "noisy_mean counts one row per hospital and round, its own: late updates and SCAFFOLD send two, "
+                "normalise makes each depend on all, and what is not shared would stay without noise."
             )
         if self.budget is not None and what is None:
             raise ValueError("a budget needs noise that it can count: give private=DPSGD(…) or aggregate=noisy_mean.")

@@ -141,7 +141,7 @@ def noisy_rows(updates, rng, *, C, sigma, share=1.0):
 
     share = 1: every hospital is safe from everybody, at √K times the noise on the sum. share = 1/K: only the sum
     carries σC, so the server must see nothing but the sum. Use with `aggregate.mean`. The ledger does not
-    count it. Notebook 13.
+    count it, and two runs with one seed carry equal noise. Notebook 13.
     """
     clipped = clip(updates, C)
     return clipped + (np.sqrt(share) * sigma * C * rng.normal(size=updates.shape)).astype(clipped.dtype)

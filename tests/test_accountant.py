@@ -171,3 +171,10 @@ def test_noise_of_very_different_sizes_needs_no_great_memory():
 def test_a_target_beyond_the_largest_noise_is_said():
     with pytest.raises(ValueError, match="no noise multiplier up to"):
         sigma_for(1e-10, 1e-9, steps=10**6)
+
+
+@pytest.mark.parametrize("by", ["rdp", "pld"])
+def test_extreme_noise_is_a_number_or_a_sentence(by):
+    assert epsilon(1e-200, 1, 1, 1e-5, by) == math.inf and epsilon(1e11, 1, 1, 1e-5, by) == 0
+    with pytest.raises(ValueError, match="sigma must be a finite number at least 0 and at most 1e"):
+        epsilon(1e200, 0.5, 1, 1e-5, by)

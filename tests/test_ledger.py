@@ -72,7 +72,8 @@ def test_the_budget_stops_the_run_before_it_is_exceeded(three, by):
         one_round(state, MODEL, three, plan)
     with pytest.raises(BudgetSpent):
         fit(MODEL, three, plan, rounds=5, state=state)
-    assert len(list(rounds(MODEL, three, plan))) == allowed  # a loop over rounds simply ends
+    with pytest.warns(UserWarning, match="the rounds end here: the next round would bring"):
+        assert len(list(rounds(MODEL, three, plan))) == allowed  # a loop over rounds ends, and says why
     assert "the next round would bring hospital 'Aarau'" in history.attrs["why"]
 
 
@@ -138,7 +139,11 @@ def test_what_cannot_be_accounted_for_is_refused(three, act, words):
 
 def test_a_delta_as_large_as_one_patient_is_warned_of(three):
     with pytest.warns(UserWarning, match="'Chur' has 90 records.*could publish one of them"):
-        fit(MODEL, three, Plan(private=PRIVATE, budget=Budget(5, 0.02)), rounds=1)
+        state, _ = fit(MODEL, three, Plan(private=PRIVATE, budget=Budget(5, 0.02)), rounds=1)
+    with pytest.warns(UserWarning, match="'Chur' has 90 records"):
+        Ledger.of(Plan(private=PRIVATE), state, three, delta=0.5)
+    with pytest.warns(UserWarning, match="there are 3 hospitals"):
+        spent(Plan(aggregate=NOISY), three, 1, delta=0.5)
 
 
 # --- ways to be told too small an ε ----------------------------------------------------------------------------------
@@ -170,6 +175,10 @@ def test_the_statement_is_about_what_ran_and_not_about_the_plan_at_hand(three):
         assert "except the server" in " ".join(str(ledger).split()) and set(ledger.table()["C"]) == {"1"}
     state, _ = fit(MODEL, three, Plan(private=DPSGD(1.0, 4.0)), rounds=3, state=state)
     assert Ledger.of(ran, state, three.names, delta=1e-3).guarantee.against.endswith("except the server")  # the weakest
+    shared = Plan(private=DPSGD(1.0, 4.0, where="distributed"))
+    state, _ = fit(MODEL, three, shared, rounds=1, state=state)
+    weakest = "everybody who sees the model and added no noise, except the server"
+    assert Ledger.of(ran, state, three.names, delta=1e-3).guarantee.against == weakest
 
 
 def test_the_two_units_are_not_added_up(three):

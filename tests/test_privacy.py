@@ -98,6 +98,7 @@ def test_laplace_and_gaussian_noise_have_their_scale(rng):
         (lambda rng: Plan(aggregate=NOISY, late=0.1), "one row per hospital"),
         (lambda rng: Plan(aggregate=NOISY, scaffold=True), "one row per hospital"),
         (lambda rng: Plan(aggregate=NOISY, normalise=True), "makes each depend on all"),
+        (lambda rng: Plan(aggregate=NOISY, shared=np.ones(5, bool)), "not shared would stay without noise"),
         (lambda rng: Plan(aggregate=NOISY, private=DPSGD(1, 1)), "choose one of the two"),
         (lambda rng: Plan(aggregate=privacy.noisy_mean), "noisy_mean needs its settings"),
         (lambda rng: Plan(aggregate=partial(privacy.noisy_mean, C=1)), "noisy_mean needs its settings"),
@@ -216,6 +217,21 @@ def test_the_noise_of_round_one_is_not_in_the_first_weights_nor_in_training_alon
         for lag in range(20):
             pairs = (federated[lag:150], other[: 150 - lag]), (other[lag:150], federated[: 150 - lag])
             assert max(abs(np.corrcoef(*pair)[0, 1]) for pair in pairs) < 0.5
+
+
+def test_training_alone_in_pieces_draws_new_noise_in_each(few):
+    plan = Plan(lr=1.0, private=DPSGD(1.0, 5.0))
+    whole = alone(MODEL, few, plan, 2)
+    assert (whole == alone(MODEL, few, plan, 1, alone(MODEL, few, plan, 1), first=1)).all()
+    assert not np.allclose(whole, alone(MODEL, few, plan, 1, alone(MODEL, few, plan, 1)))
+
+
+def test_a_fixed_number_of_invitations_has_noise_of_its_own(few):
+    """It is counted at σ/2, but is not the noise of a plan with half the σ."""
+    fixed = Plan(fraction=0.99, aggregate=partial(NOISY, sigma=8.0))
+    everybody = Plan(aggregate=partial(NOISY, sigma=4.0))
+    a, b = (one_round(initial(MODEL, plan), MODEL, few, plan)[0].theta for plan in (fixed, everybody))
+    assert not np.allclose(2 * b - a, one_round(initial(MODEL, Plan()), MODEL, few, Plan())[0].theta, atol=0.3)
 
 
 def test_another_sigma_draws_other_noise(few):
