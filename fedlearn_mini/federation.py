@@ -204,8 +204,8 @@ def alone(model, hospitals, plan, rounds, theta=None, *, first=0):
 
     theta is where they start: one for all (P,), or one each (K, P), which makes this the fine-tuning of a model. With
     `Hospitals.pooled()` in `fit`, one of the two yardsticks of a federation. No State, so no ledger: with private=…
-    count rounds · steps releases yourself, by `privacy.epsilon`. In pieces, `first` says how many rounds came before, or
-    their chance and noise repeat. Notebooks 03 and 10.
+    count rounds · steps releases yourself, by `privacy.epsilon`. In pieces, `first` says how many rounds came before,
+    or their chance and noise repeat. Notebooks 03 and 10.
     """
     ready(hospitals, model)
     if plan.budget is not None:
