@@ -13,7 +13,7 @@ import numpy as np
 from .checks import number, whole
 
 TAIL = 1e-15  # δ at which the grid may end
-GRIDS = (9841, 16402, 29524)  # cells above 0; all the 2·cells + 1 points are a product of 3s and 5s
+GRIDS = (9841, 16402, 25312)  # cells above 0; all the 2·cells + 1 points are a product of 3s and 5s
 
 
 def epsilon(sigma, q, steps, delta, accountant="rdp"):

@@ -126,6 +126,6 @@ def frame(ax, values):
     low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
     if low > high:  # nothing finite to show: leave the axis alone
         return ax
-    step = 2 ** np.ceil(np.log2(max(high - low, 1e-9))) / 4
+    step = 2 ** np.ceil(np.log2(max(high - low, 1e-9))) / 2
     ax.set_ylim(np.floor(low / step - 0.1) * step, np.ceil(high / step + 0.1) * step)
     return ax
