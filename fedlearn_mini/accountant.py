@@ -53,8 +53,6 @@ def composed(mechanisms, delta, accountant="rdp"):
 def sigma_for(epsilon, delta, q=1.0, steps=1, accountant="rdp"):
     """The smallest noise multiplier σ (to one part in 10⁴, never below) whose ε at δ is at most `epsilon`."""
     number("epsilon", epsilon, above=0)
-    number("q", q, above=0, most=1)
-    number("delta", delta, above=0, below=1)
     whole("steps", steps)
 
     def enough(exponent):
@@ -166,10 +164,9 @@ def pld_epsilon(mechanisms, delta):
     """
     loose, top = rdp_epsilon(mechanisms, delta), 1.3 * rdp_epsilon(mechanisms, TAIL)
     total = sum(steps for _, _, steps in mechanisms)
-    finest = GRIDS[-1]
     if not 0 < top < 600 or delta < max(1e-10, 1e-14 * total):
         return loose
-    half = next(cells for cells in GRIDS if cells >= min(finest, 150 * math.sqrt(total)))
+    half = next(cells for cells in GRIDS if cells >= min(GRIDS[-1], 150 * math.sqrt(total)))
     losses = np.linspace(-top, top, 2 * half + 1)
     worst = 0.0
     for removed in (True, False):

@@ -132,9 +132,9 @@ def train(model, theta, hospitals, present, sizes, steps, drift, plan, rng, chan
         rows, n = spanned(present[seats]), sizes[seats].max()  # padding that only other blocks need stays behind
         data = hospitals.X[rows, :n], hospitals.y[rows, :n], hospitals.w[rows, :n]
         mine = {name: part[seats] for name, part in drawn.items()}
-        chance = {"batches": (mine.get("rows"), mine["shares"]) if mine else None, "noise": mine.get("noise")}
+        batches = (mine.get("rows"), mine["shares"]) if mine else None
         how = {"lr": plan.lr, "steps": steps[seats], "mu": plan.mu, "drift": drift[seats], "C": C}
-        trained[seats] = sgd(model, theta[seats], *data, **how, **chance)
+        trained[seats] = sgd(model, theta[seats], *data, batches=batches, noise=mine.get("noise"), **how)
     return trained
 
 

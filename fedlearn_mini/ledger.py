@@ -15,7 +15,7 @@ import numpy as np
 
 from .accountant import composed
 from .checks import number
-from .privacy import DPSGD, noisy_mean
+from .privacy import DPSGD, PLACES, noisy_mean
 
 NOT_COVERED = (
     "the sums that standardised the features, and the number of records of each hospital",
@@ -27,7 +27,6 @@ NOT_COVERED = (
     "what the model says truly about everybody, whoever takes part",
 )
 UNITS = ("patient", "hospital")
-PLACES = ("hospital", "distributed", "server")  # who adds the noise
 AGAINST = {  # by the places that occurred
     "h": "everybody outside the hospital",
     "d": "everybody who sees the model and added no noise, and a server that sees sums only",
@@ -93,10 +92,14 @@ def line(what, steps):
     return np.array([[UNITS.index(what.unit), PLACES.index(what.where), what.C, what.q, what.sigma, *steps]])
 
 
-def opened(state, what, K):
-    """The account of a state that has none: rounds before the first private one were releases without noise."""
-    bare = Mechanism(what.unit, "server", math.inf, 1.0, 0.0)
-    return line(bare, [state.round] * K)[: state.round > 0]
+def bare(unit):
+    """A release without clipping and noise, in a federation that protects this unit."""
+    return Mechanism(unit, "server", math.inf, 1.0, 0.0)
+
+
+def opened(state, unit, K):
+    """The account of a state that has none: all rounds before this one were releases without noise."""
+    return line(bare(unit), [state.round] * K)[: state.round > 0]
 
 
 def charged(state, what, names, steps):
@@ -105,9 +108,9 @@ def charged(state, what, names, steps):
     what is the round's mechanism; None is a round without noise in a federation that had some. A change of unit raises
     a ValueError: the two promises do not add up.
     """
-    spent = same_hospitals(state, names) if "spent" in state.kept else opened(state, what, len(names))
+    spent = same_hospitals(state, names) if "spent" in state.kept else opened(state, what.unit, len(names))
     unit = UNITS[int(spent[0, 0])] if len(spent) else what.unit
-    what = what or Mechanism(unit, "server", math.inf, 1.0, 0.0)
+    what = what or bare(unit)
     if what.unit != unit:
         raise ValueError(f"this state keeps an account per {unit}, and the plan protects a {what.unit}: start anew.")
     new = line(what, steps)
@@ -146,7 +149,7 @@ class Ledger:
         elif what is None:
             raise ValueError("this plan adds no noise that a ledger counts: it has neither private=… nor noisy_mean.")
         else:
-            spent = np.concatenate([opened(state, what, len(names)), line(what, [0] * len(names))])
+            spent = np.concatenate([opened(state, what.unit, len(names)), line(what, [0] * len(names))])
         if delta is None and plan.budget is None:
             raise ValueError("a guarantee needs a delta: give delta=…, or the plan a budget.")
         delta = plan.budget.delta if delta is None else number("delta", delta, above=0, below=1)

@@ -31,7 +31,7 @@ class Plan:
     the wire · block hospitals trained at a time (None: about what a processor's cache holds; it changes memory and
     speed, never results) · seed · private DP-SGD in every hospital (a DPSGD) · budget that ends the run before more
     privacy is spent (a Budget).
-    A setting that cannot work raises a ValueError in words. Notebooks 03, 08 and 09.
+    A setting that cannot work raises a ValueError in words. Notebooks 03, 08, 09 and 13.
     """
 
     lr: float = 0.1
@@ -123,7 +123,8 @@ class State:
     """Where a federation stands: rounds completed, theta (P,), the server's memory and what the hospitals keep.
 
     memory and kept are dicts of arrays. kept holds, where the plan needs them, SCAFFOLD's "control" (K, P), the
-    "own" parameters (K, P) of a model with a part that stays home, and late updates "way" (·, P) with their "load".
+    "own" parameters (K, P) of a model with a part that stays home, late updates "way" (·, P) with their "load", and the
+    account of the privacy "spent" by the hospitals "whose" names stand beside it (see `ledger`).
     """
 
     round: int

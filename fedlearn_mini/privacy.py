@@ -18,6 +18,8 @@ from .accountant import gaussian_sigma as gaussian_sigma
 from .accountant import sigma_for as sigma_for
 from .checks import number
 
+PLACES = ("hospital", "distributed", "server")  # who adds the noise
+
 
 def clip(updates, C):
     """Δ ← Δ · min(1, C / ‖Δ‖₂), one norm per row: (..., P) → (..., P).
@@ -46,8 +48,8 @@ def randomised_response(bits, epsilon, rng):
 def laplace(value, sensitivity, epsilon, rng):
     """value + Laplace(sensitivity / ε): ε-differentially private where one record moves the value by `sensitivity`.
 
-    value is a number or an array; for an array it is measured in L1. Dwork et al. 2006,
-    doi:10.1007/11681878_14. Notebook 12.
+    value is a number or an array, whose sensitivity is measured in L1. Dwork et al. 2006, doi:10.1007/11681878_14.
+    Notebook 12.
     """
     number("epsilon", epsilon, above=0)
     number("sensitivity", sensitivity, above=0)
@@ -83,7 +85,7 @@ class DPSGD(NamedTuple):
         number("C", self.C, above=0, hint="C is the largest gradient that one record may have; try 1.")
         number("sigma", self.sigma, least=0, hint="sigma=0 is no noise, and no promise.")
         number("q", self.q, above=0, most=1, hint="q=1 takes every record in every step.")
-        if self.where not in ("hospital", "distributed", "server"):
+        if self.where not in PLACES:
             raise ValueError(f"where must be 'hospital', 'distributed' or 'server', but it is {self.where!r}.")
 
     def draw(self, w, theta, steps, rng):

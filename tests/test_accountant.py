@@ -1,4 +1,5 @@
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -165,7 +166,10 @@ def test_pld_is_never_above_rdp():
 
 
 def test_noise_of_very_different_sizes_needs_no_great_memory():
+    tracemalloc.start()
     assert composed([(0.5, 0.5, 1), (1000.0, 0.5, 1)], 1e-5) < composed([(0.5, 0.5, 2)], 1e-5)
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
 
 
 def test_a_target_beyond_the_largest_noise_is_said():
