@@ -4,8 +4,6 @@ An aggregator is a function (updates (K, P), weights (K,), rng) -> (P,). What th
 literally that list of arguments. Derived in notebook 03.
 """
 
-import numpy as np
-
 
 def mean(updates, weights=None, rng=None):
     """Σₖ Δₖ / K: every hospital counts the same, whatever its size. Of nobody it is 0."""
@@ -17,5 +15,4 @@ def weighted_mean(updates, weights, rng=None):
 
     Federated averaging, McMahan et al. 2017 (arXiv:1602.05629). Only the ratios of the weights matter.
     """
-    share = weights / (weights.sum() or 1)  # the average of nobody is 0
-    return share.astype(np.result_type(updates.dtype, np.float32)) @ updates
+    return weights @ updates / (weights.sum() or 1)  # the average of nobody is 0

@@ -76,11 +76,11 @@ def two_patients(thetas, gradients, reach=50.0):
         centre, width = 0.0, reach
         for _ in range(20):  # look, then look closer
             s1 = centre + np.linspace(-width, width, 4001)
-            p1 = sigmoid(a + s1 * b)
             with np.errstate(all="ignore"):
+                p1 = sigmoid(a + s1 * b)
                 p2 = total[t] + y1 + y2 - p1[t]
                 s2 = (np.log(p2 / (1 - p2)) - a[t]) / b[t]
-            r1, r2 = p1 - y1, sigmoid(a + s2 * b) - y2
+                r1, r2 = p1 - y1, sigmoid(a + s2 * b) - y2
             missed = abs(r1 + r2 - total[:, None]) + abs(s1 * r1 + s2 * r2 - moment[:, None])
             missed = np.nan_to_num(missed.sum(0), nan=np.inf)
             at = missed.argmin()

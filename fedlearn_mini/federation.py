@@ -5,6 +5,7 @@ resumed equals the uninterrupted one bit for bit. Derived in notebook 03; saving
 Plan and State are made in `plan`, save and load in `store`; both can be called from here too.
 """
 
+import math
 import warnings
 
 import numpy as np
@@ -27,40 +28,34 @@ def one_round(state, model, hospitals, plan):
     and how many bytes travelled. A round in which nothing arrives leaves θ as it was, unless the aggregate adds noise.
     McMahan et al. 2017, arXiv:1602.05629; notebook 03 derives it with an explicit loop over hospitals.
     """
-    rng, what = np.random.default_rng([plan.seed, state.round]), mechanism(plan)
+    rng = None if plan.deterministic else np.random.default_rng([plan.seed, state.round])
+    what = mechanism(plan)
     chance = rng if what is None else what.noise(plan, state.round, 1)  # noise never shares a stream
     theta, K = state.theta.astype(hospitals.X.dtype, copy=False), len(hospitals.names)
     kept = at_home(state.kept, theta, K, plan)
     # 1. invite
-    if plan.poisson:
-        invited = np.flatnonzero(rng.random(K) < plan.fraction)
-    else:
-        invited = np.sort(rng.choice(K, max(1, round(plan.fraction * K)), replace=False))
-    absence = np.full(K, plan.dropout) if not callable(plan.dropout) else np.asarray(plan.dropout(state.round))
-    shaped("what dropout returns", absence, (K,))
-    present = invited[rng.random(invited.size) >= absence[invited]]
-    everyone = hospitals.sizes
-    sizes = everyone[present]
+    invited, present = attendance(plan, state.round, K, rng)
+    sizes = hospitals.sizes[present]
     # 2. train
     steps = local_steps(plan, sizes, rng)
     kept = kept | account(state, plan, what, hospitals.names, present, steps)  # the budget may refuse, before all else
-    start = np.broadcast_to(theta, (present.size, theta.size))
-    if plan.shared is not None:
-        start = np.where(plan.shared, theta, kept["own"][present])
-    control, drift = 0, np.zeros((present.size, 1), theta.dtype)
+    start = theta if plan.shared is None else np.where(plan.shared, theta, kept["own"][present])
+    control, drift = 0, 0.0
     if plan.scaffold:
-        control = plan.aggregate(kept["control"], everyone, rng)  # c, weighted as the updates are
+        control = plan.aggregate(kept["control"], hospitals.sizes, rng)  # c, weighted as the updates are
         drift = control - kept["control"][present]
-    updates = train(model, start, hospitals, present, sizes, steps, drift, plan, rng, chance) - start
+    updates = train(model, start, hospitals, present, sizes, steps, drift, plan, rng, chance)
     # 3. upload; what arrives is checked before it is used
     kept = remember(kept, present, start, updates, control, steps, plan)
     wire = rng if plan.uplink is as_it_is else np.random.default_rng([plan.seed, state.round, 2])
     updates = plan.uplink(outgoing(updates, sizes, steps, plan), wire)
-    shaped("what uplink returns", updates, start.shape)
-    sound = np.isfinite(updates).all(axis=-1)
-    if what is not None and what.where == "distributed":
-        sound &= sound.all()  # without one share of the noise the sum is not protected: nothing of it is used
-    arrived, load = (updates, sizes) if sound.all() else (updates[sound], sizes[sound])
+    shaped("what uplink returns", updates, (present.size, theta.size))
+    arrived, load, refused = updates, sizes, []
+    if not np.isfinite(updates).all():
+        sound = np.isfinite(updates).all(axis=-1)
+        if what is not None and what.where == "distributed":
+            sound[:] = False  # without one share of the noise the sum is not protected: nothing of it is used
+        arrived, load, refused = updates[sound], sizes[sound], [hospitals.names[k] for k in present[~sound]]
     if plan.late:
         arrived, load, kept = delayed(arrived, load, kept, plan, rng)
     # 4. aggregate   5. step
@@ -69,6 +64,7 @@ def one_round(state, model, hospitals, plan):
     if plan.private is not None:
         update = update + plan.private.server_noise(load, plan.lr, theta, chance)
     shaped("what aggregate returns", update, theta.shape)
+    update = update.astype(theta.dtype, copy=False)
     if load.size or update.any():  # noise is added in a round without answers too, or it would tell of the absence
         theta, memory = plan.server.step(theta, update, memory)
     cargo = theta.itemsize * (theta.size if plan.shared is None else np.count_nonzero(plan.shared))
@@ -76,12 +72,26 @@ def one_round(state, model, hospitals, plan):
     record = {
         "round": state.round + 1,
         "hospitals": int(load.size),
-        "refused": ", ".join(hospitals.names[k] for k in present[~sound]),
-        "update_norm": float(np.linalg.norm(update)),
+        "refused": ", ".join(refused),
+        "update_norm": math.sqrt(update @ update),
         "bytes_up": int(present.size * cargo),
         "bytes_down": int(invited.size * cargo),
     }
     return State(state.round + 1, theta, memory, kept), record
+
+
+def attendance(plan, r, K, rng):
+    """Who is invited to round r, and who of them answers: sorted row numbers."""
+    if plan.deterministic:
+        everyone = np.arange(K)
+        return everyone, everyone
+    if plan.poisson:
+        invited = np.flatnonzero(rng.random(K) < plan.fraction)
+    else:
+        invited = np.sort(rng.choice(K, max(1, round(plan.fraction * K)), replace=False))
+    absence = np.full(K, plan.dropout) if not callable(plan.dropout) else np.asarray(plan.dropout(r))
+    shaped("what dropout returns", absence, (K,))
+    return invited, invited[rng.random(invited.size) >= absence[invited]]
 
 
 def at_home(kept, theta, K, plan):
@@ -106,36 +116,39 @@ def account(state, plan, what, names, present, steps):
 
 
 def local_steps(plan, sizes, rng):
-    """How many steps each hospital takes: (k,). A straggler stops after a random part of them."""
-    steps = np.full(sizes.shape, plan.steps) if plan.epochs is None else steps_in(plan.epochs, sizes, plan.batch)
+    """How many steps the hospitals take: one number, or one each (k,). A straggler stops after a random part."""
+    steps = plan.steps if plan.epochs is None else steps_in(plan.epochs, sizes, plan.batch)
     if plan.stragglers:
         slow = rng.random(sizes.size) < plan.stragglers
-        steps = np.where(slow, rng.integers(1, np.maximum(steps, 2)), steps)
+        steps = np.where(slow, rng.integers(1, np.maximum(np.broadcast_to(steps, sizes.shape), 2)), steps)
     return steps
 
 
 def train(model, theta, hospitals, present, sizes, steps, drift, plan, rng, chance):
-    """The local steps of the hospitals in `present` (sorted row numbers), from their rows of theta: (k, P) → (k, P).
+    """The updates Δ (k, P) of the hospitals in `present` (sorted row numbers), from theta: one for all (P,), or (k, P).
 
     Hospitals are taken a block at a time, so that memory does not grow with their number; all chance is drawn
     before (DP-SGD's from the generator `chance`), so that the block size changes nothing.
     """
-    trained, C, drawn = np.empty(theta.shape, theta.dtype), None, {}
+    updates, C = np.empty((present.size, theta.shape[-1]), theta.dtype), None
+    each = {"steps": steps, "drift": drift}  # one number for all, or one each, as is all that follows
     block = plan.block or max(1, 2**17 // max(theta.shape[-1], hospitals.X[0].size))  # about what a cache holds
     if plan.batch is not None:
-        drawn["rows"], drawn["shares"] = draw_batches(hospitals.w[present], plan.batch, steps, rng)
+        each["rows"], each["shares"] = draw_batches(hospitals.w[present], plan.batch, steps, rng)
     if plan.private is not None and present.size:
         C = plan.private.C
-        drawn["shares"], drawn["noise"] = plan.private.draw(hospitals.w[present], theta, steps.max(), chance)
+        each["shares"], each["noise"] = plan.private.draw(hospitals.w[present], theta, np.max(steps), chance)
     for at in range(0, present.size, block):
         seats = slice(at, at + block)
         rows, n = spanned(present[seats]), sizes[seats].max()  # padding that only other blocks need stays behind
         data = hospitals.X[rows, :n], hospitals.y[rows, :n], hospitals.w[rows, :n]
-        mine = {name: part[seats] for name, part in drawn.items()}
-        batches = (mine.get("rows"), mine["shares"]) if mine else None
-        how = {"lr": plan.lr, "steps": steps[seats], "mu": plan.mu, "drift": drift[seats], "C": C}
-        trained[seats] = sgd(model, theta[seats], *data, batches=batches, noise=mine.get("noise"), **how)
-    return trained
+        mine = {name: part[seats] if isinstance(part, np.ndarray) else part for name, part in each.items()}
+        if "shares" in mine:
+            mine["batches"] = mine.pop("rows", None), mine.pop("shares")
+        start = theta if theta.ndim == 1 else theta[seats]
+        trained = sgd(model, start, *data, lr=plan.lr, mu=plan.mu, C=C, **mine)
+        np.subtract(trained, start, out=updates[seats])
+    return updates
 
 
 def remember(kept, present, start, updates, control, steps, plan):
@@ -147,10 +160,11 @@ def remember(kept, present, start, updates, control, steps, plan):
     at, moved = present[sound], updates[sound]
     if plan.scaffold:  # Karimireddy et al. 2020, option II: cₖ ← cₖ − c + (θ − θₖ)/(steps · η)
         new["control"] = kept["control"].copy()
-        new["control"][at] -= control + moved / (steps[sound, None] * plan.lr).astype(moved.dtype)
+        taken = np.broadcast_to(steps, present.shape)[sound, None]
+        new["control"][at] -= control + moved / (taken * plan.lr).astype(moved.dtype)
     if plan.shared is not None:
         new["own"] = kept["own"].copy()
-        new["own"][at] = start[sound] + moved
+        new["own"][at] = np.broadcast_to(start, updates.shape)[sound] + moved
     return new | staying
 
 
@@ -162,6 +176,7 @@ def outgoing(updates, sizes, steps, plan):
     if plan.shared is not None:
         updates = np.where(plan.shared, updates, 0)
     if plan.normalise and sizes.size:
+        steps = np.broadcast_to(steps, sizes.shape)
         updates = updates * (sizes @ steps / sizes.sum() / steps)[:, None].astype(updates.dtype)
     return updates
 
@@ -217,7 +232,7 @@ def alone(model, hospitals, plan, rounds, theta=None, *, first=0):
         rng = np.random.default_rng([plan.seed, r])
         steps = local_steps(plan, sizes, rng)
         chance = rng if plan.private is None else mechanism(plan).noise(plan, r, 3)
-        own = train(model, own, hospitals, np.arange(K), sizes, steps, np.zeros((K, 1), own.dtype), plan, rng, chance)
+        own = own + train(model, own, hospitals, np.arange(K), sizes, steps, 0.0, plan, rng, chance)
     return own
 
 

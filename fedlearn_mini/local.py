@@ -7,9 +7,11 @@ from functools import lru_cache
 
 import numpy as np
 
+from .models import OfDesign, design, no_overflow_warning
 from .privacy import clip
 
 
+@no_overflow_warning
 def sgd(model, theta, X, y, w, *, lr, steps, batches=None, mu=0.0, drift=0.0, C=None, noise=None):
     """θ ← θ − η[∇f(θ) + μ(θ − θ₀) + drift], `steps` times: (..., P) → (..., P).
 
@@ -19,11 +21,14 @@ def sgd(model, theta, X, y, w, *, lr, steps, batches=None, mu=0.0, drift=0.0, C=
     plain gradient descent. With C every record's gradient is clipped, and noise (..., steps, P) added: DP-SGD, see
     `privacy.DPSGD`. Notebooks 01, 02, 08 and 13.
     """
-    start, steps, corrected = theta, np.asarray(steps), mu != 0 or np.any(drift)
-    fewest, most = (steps.min(), steps.max()) if steps.size else (0, 0)
+    start, corrected = theta, mu != 0 or np.ndim(drift) > 0 or drift != 0
+    fewest, most = (np.min(steps), np.max(steps)) if np.ndim(steps) else (steps, steps)
+    grad = model.grad
+    if isinstance(grad, OfDesign) and C is None:
+        X, grad = design(X), grad.formula  # [X, 1] once, and not in every step
     for s in range(most):
         Xs, ys, ws = (X, y, w) if batches is None else take_batch(X, y, *batches, s)
-        direction = model.grad(theta, Xs, ys, ws) if C is None else clipped_grad(model, theta, Xs, ys, ws, C)
+        direction = grad(theta, Xs, ys, ws) if C is None else clipped_grad(model, theta, Xs, ys, ws, C)
         if noise is not None:
             direction = direction + noise[..., s, :]
         if corrected:

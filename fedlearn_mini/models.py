@@ -27,10 +27,12 @@ class Model(NamedTuple):
     P: int
 
 
+no_overflow_warning = np.errstate(over="ignore")  # e⁻ᶻ too large for a float is ∞, and 1/∞ = 0 is the right σ(z)
+
+
 def sigmoid(z):
-    """σ(z) = 1 / (1 + e⁻ᶻ). Where e⁻ᶻ is too large for a float it is ∞, and 1/∞ = 0 is the right answer."""
-    with np.errstate(over="ignore"):
-        return 1 / (1 + np.exp(-z))
+    """σ(z) = 1 / (1 + e⁻ᶻ)."""
+    return 1 / (1 + np.exp(-z))
 
 
 def cross_entropy(z, y, w):
@@ -43,9 +45,22 @@ def affine(theta, X):
     return np.matvec(X, theta[..., :-1]) + theta[..., -1:]
 
 
-def affine_grad(residual, X):
-    """The derivative of Σᵢ residualᵢ (xᵢβ + b) for θ = (β, b): (Xᵀr, Σr)."""
-    return np.concatenate([np.vecmat(residual, X), residual.sum(-1, keepdims=True)], axis=-1)
+def design(X):
+    """[X, 1], the design matrix: one feature more that is 1 for everybody, whose weight is the intercept."""
+    return np.concatenate([X, np.ones((*X.shape[:-1], 1), X.dtype)], axis=-1)
+
+
+class OfDesign(NamedTuple):
+    """A formula of (θ, [X, 1], …) that is called with (θ, X, …).
+
+    Who calls it again and again on the same X makes design(X) once and calls `formula` instead, as `local.sgd` does.
+    """
+
+    formula: Callable
+
+    def __call__(self, theta, X, *rest):
+        """formula(θ, [X, 1], …)"""
+        return self.formula(theta, design(X), *rest)
 
 
 def linear(d):
@@ -54,7 +69,7 @@ def linear(d):
         init=lambda rng: np.zeros(d + 1),
         predict=affine,
         loss=lambda theta, X, y, w: 0.5 * (w * (affine(theta, X) - y) ** 2).sum(-1),
-        grad=lambda theta, X, y, w: affine_grad(w * (affine(theta, X) - y), X),
+        grad=OfDesign(lambda theta, Z, y, w: np.vecmat(w * (np.matvec(Z, theta) - y), Z)),
         P=d + 1,
     )
 
@@ -62,13 +77,13 @@ def linear(d):
 def logistic(d):
     """Logistic regression: p = σ(Xβ + b), loss = cross-entropy, P = d + 1 (intercept last). Notebook 02.
 
-    The gradient is the linear one with p in place of ŷ: (Xᵀ w(p − y), Σ w(p − y)).
+    The gradient is the linear one with p in place of ŷ: Zᵀ w(p − y), where Z = [X, 1].
     """
     return Model(
         init=lambda rng: np.zeros(d + 1),
-        predict=lambda theta, X: sigmoid(affine(theta, X)),
+        predict=no_overflow_warning(lambda theta, X: sigmoid(affine(theta, X))),
         loss=lambda theta, X, y, w: cross_entropy(affine(theta, X), y, w),
-        grad=lambda theta, X, y, w: affine_grad(w * (sigmoid(affine(theta, X)) - y), X),
+        grad=OfDesign(lambda theta, Z, y, w: np.vecmat(w * (sigmoid(np.matvec(Z, theta)) - y), Z)),
         P=d + 1,
     )
 
@@ -112,10 +127,10 @@ def mlp(d, hidden=(64, 64)):
             at += (i + 1) * o
         return found
 
-    def forward(theta, X):
+    def forward(pairs, X):
         """x and the activations of every hidden layer, max(0, aW + b): [(..., n, width), …]."""
         activations = [X]
-        for W, b in layers(theta):
+        for W, b in pairs:
             activations.append(np.maximum(0, activations[-1] @ W + b[..., None, :]))
         return activations
 
@@ -124,18 +139,20 @@ def mlp(d, hidden=(64, 64)):
         return np.concatenate([part for pair in pairs for part in pair])
 
     def logits(theta, X):
-        return affine(theta[..., -head:], forward(theta, X)[-1])
+        return affine(theta[..., -head:], forward(layers(theta), X)[-1])
 
     def grad(theta, X, y, w):
         """Backpropagation: the error of a layer is the next one's, through Wᵀ, where the ReLU was open."""
-        activations, last = forward(theta, X), theta[..., -head:]
+        pairs, last = layers(theta), theta[..., -head:]
+        activations = forward(pairs, X)
         residual = w * (sigmoid(affine(last, activations[-1])) - y)
         found = np.empty((*residual.shape[:-1], P), residual.dtype)  # filled through the views of layers(found)
-        found[..., -head:] = affine_grad(residual, activations[-1])
+        np.vecmat(residual, activations[-1], out=found[..., -head:-1])
+        found[..., -1] = residual.sum(-1)
         error = residual[..., None] * last[..., None, :-1]
-        below = enumerate(zip(layers(theta), layers(found), strict=True))
+        below = enumerate(zip(pairs, layers(found), strict=True))
         for at, ((W, _), (dW, db)) in reversed(list(below)):
-            error = error * (activations[at + 1] > 0)
+            error *= activations[at + 1] > 0
             np.matmul(activations[at].mT, error, out=dW)
             db[...] = error.sum(-2)
             if at:  # below the first layer there is nobody to blame
@@ -144,7 +161,7 @@ def mlp(d, hidden=(64, 64)):
 
     return Model(
         init,
-        lambda theta, X: sigmoid(logits(theta, X)),
+        no_overflow_warning(lambda theta, X: sigmoid(logits(theta, X))),
         lambda theta, X, y, w: cross_entropy(logits(theta, X), y, w),
         grad,
         P,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .aggregate import weighted_mean
+from .aggregate import mean, weighted_mean
 from .checks import number, whole
 from .ledger import Budget, mechanism
 from .privacy import DPSGD, check_noisy_mean, noisy_mean
@@ -80,6 +80,13 @@ class Plan:
         if self.epochs is not None and self.batch is None:
             raise ValueError("epochs are passes in batches: give batch too, as in Plan(epochs=1, batch=32).")
         self.check_privacy()
+
+    @property
+    def deterministic(self):
+        """Whether nothing in a round is left to chance: then no random number is drawn."""
+        left = self.batch, self.private, self.poisson, self.dropout, self.stragglers, self.late
+        plain = self.aggregate in (mean, weighted_mean) and self.uplink is as_it_is
+        return self.fraction == 1 and plain and not any(left)
 
     def check_privacy(self):
         """Refuse a plan whose noise would not be worth what the ledger says."""

@@ -87,6 +87,48 @@ def test_unequal_sizes_make_them_differ(hospitals):
     assert np.abs(weighted.theta - unweighted.theta).max() > 1e-4
 
 
+CERTAIN = {"full batch", "pulled", "momentum", "yogi"}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_plan_says_whether_it_leaves_something_to_chance(name):
+    assert PLANS[name].deterministic == (name in CERTAIN)
+
+
+@pytest.mark.parametrize("name", CERTAIN)
+def test_without_chance_a_round_is_the_one_that_draws_and_has_no_use_for_it(model, hospitals, name):
+    plan = PLANS[name]
+    drawing = replace(plan, uplink=lambda updates, rng: updates)
+    assert not drawing.deterministic
+    one, history = fit(model, hospitals, plan, rounds=3)
+    other, same = fit(model, hospitals, drawing, rounds=3)
+    assert (one.theta == other.theta).all() and history.equals(same)
+
+
+@pytest.mark.parametrize(
+    "chance",
+    [
+        {"batch": 5},
+        {"poisson": True},
+        {"fraction": 0.5},
+        {"dropout": 0.1},
+        {"dropout": lambda r: np.zeros(4)},
+        {"stragglers": 0.1},
+        {"late": 0.1},
+        {"private": privacy.DPSGD(C=1, sigma=1)},
+        {"aggregate": lambda updates, weights, rng: rng.permutation(updates)[0]},
+        {"uplink": lambda updates, rng: updates + rng.normal(size=updates.shape)},
+    ],
+    ids=lambda chance: next(iter(chance)),
+)
+def test_every_setting_that_needs_chance_gets_a_generator(hospitals, chance):
+    plan = Plan(lr=0.1, steps=2, **chance)
+    assert not plan.deterministic
+    state, _ = fit(models.logistic(5), hospitals, plan, rounds=2)
+    again, _ = fit(models.logistic(5), hospitals, plan, rounds=2)
+    assert np.isfinite(state.theta).all() and (state.theta == again.theta).all()
+
+
 @pytest.mark.parametrize("plan", [PLANS["full batch"], PLANS["pulled"]], ids=["full batch", "pulled"])
 def test_padding_changes_nothing(model, hospitals, plan):
     longer = hospitals._replace(

@@ -12,6 +12,24 @@ def test_one_step_is_the_formula(model, hospitals, rng):
     )
 
 
+def test_a_gradient_of_your_own_is_the_one_that_runs(model, hospitals, rng):
+    theta, data = model.init(rng), (hospitals.X, hospitals.y, hospitals.w)
+    same = model._replace(grad=lambda *batch: model.grad(*batch))
+    twice = model._replace(grad=lambda *batch: 2 * model.grad(*batch))
+    ours = local.sgd(model, theta, *data, lr=0.2, steps=3)
+    assert np.allclose(local.sgd(same, theta, *data, lr=0.2, steps=3), ours, atol=1e-12)
+    assert np.allclose(local.sgd(twice, theta, *data, lr=0.1, steps=3), ours, atol=1e-12)
+
+
+@pytest.mark.parametrize("batch", [None, 6])
+def test_one_start_for_all_and_one_number_of_steps_are_the_same_as_one_each(model, hospitals, rng, batch):
+    theta, data = model.init(rng), (hospitals.X, hospitals.y, hospitals.w)
+    how = {"lr": 0.2, "batches": None if batch is None else local.draw_batches(hospitals.w, batch, 3, rng)}
+    once = local.sgd(model, theta, *data, steps=3, **how)
+    each = local.sgd(model, np.tile(theta, (4, 1)), *data, steps=np.full(4, 3), drift=np.zeros((4, 1)), **how)
+    assert once.shape == (4, model.P) and np.allclose(once, each, atol=1e-12)
+
+
 def test_the_arrays_that_arrive_stay_as_they_were(model, hospitals, rng):
     theta = model.init(rng)
     before = theta.copy()

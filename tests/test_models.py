@@ -33,6 +33,29 @@ def test_extreme_logits_give_finite_losses_and_gradients(z, y):
     assert np.allclose(model.grad(theta, X, label, w), [((z > 0) - y) * z, (z > 0) - y])
 
 
+@pytest.mark.parametrize("z", [1000.0, -1000.0])
+def test_beyond_what_a_float_holds_the_answer_is_still_right_and_nothing_warns(z):
+    model, X, w = models.logistic(1), np.array([[z]]), np.ones(1)
+    theta, label = np.array([1.0, 0.0]), np.array([float(z < 0)])  # the wrong label, surely
+    assert model.predict(theta, X) == float(z > 0)
+    assert np.allclose(
+        local.sgd(model, theta, X, label, w, lr=1e-4, steps=1), theta - 1e-4 * np.sign(z) * np.array([z, 1])
+    )
+
+
+def test_the_intercept_is_the_weight_of_a_feature_that_is_one_for_everybody(hospitals, rng):
+    Z = models.design(hospitals.X)
+    assert (Z[..., :-1] == hospitals.X).all() and (Z[..., -1] == 1).all() and Z.dtype == hospitals.X.dtype
+    theta, y, w = rng.normal(size=6), hospitals.y, hospitals.w
+    for model in (models.linear(5), models.logistic(5)):
+        assert (model.grad(theta, hospitals.X, y, w) == model.grad.formula(theta, Z, y, w)).all()
+        wrong = np.concatenate([hospitals.X, hospitals.X[..., :1]], axis=-1)  # a column too many is no intercept
+        with pytest.raises(ValueError):
+            model.grad(theta, wrong, y, w)
+        with pytest.raises(ValueError):
+            local.sgd(model, theta, wrong, y, w, lr=1, steps=1)
+
+
 def test_stacked_hospitals_equal_a_loop(model, hospitals, rng):
     thetas = np.array([model.init(rng) + rng.normal(0, 0.2, model.P) for _ in range(4)])
     together = model.grad(thetas, hospitals.X, hospitals.y, hospitals.w)

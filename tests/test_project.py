@@ -44,7 +44,7 @@ def allowed(module):
     return {
         "checks": set(),
         "models": set(),
-        "local": {"privacy"},
+        "local": {"models", "privacy"},
         "aggregate": set(),
         "server": set(),
         "evaluate": set(),

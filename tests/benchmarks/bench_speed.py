@@ -17,6 +17,7 @@ from fedlearn_mini.local import steps_in
 
 pytest.importorskip("pytest_benchmark", reason="pip install -e '.[test,bench]'")
 HEART = (303, 294, 123, 200)
+np.ones(2**20)  # a session that has drawn a figure has freed megabytes: only then does glibc keep small pages at hand
 
 
 def hospitals(sizes, d=13, dtype=float):
