@@ -105,8 +105,8 @@ def lira(scores, member, observed):
     """log N(o; μ_in, s) − log N(o; μ_out, s) of each record: (S, n), (S, n) of bool, (n,) -> (n,).
 
     scores are log(p/(1−p)) of the true label under S shadow models that the attacker trained, member says which of them
-    had which record, observed are the attacked model's. One spread s for all, because S is small. "Light" LiRA:
-    Carlini et al. 2022, arXiv:2112.03570. Notebook 11.
+    had which record, observed are the attacked model's. One spread s for all, because S is small: a
+    light form of LiRA, "online, fixed variance" in the program of Carlini et al. 2022, arXiv:2112.03570. Notebook 11.
     """
     scores, member, observed = np.asarray(scores), np.asarray(member, bool), np.asarray(observed)
     shaped("member", member, np.shape(scores))

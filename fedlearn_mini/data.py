@@ -210,7 +210,8 @@ def synthetic(K, alpha, beta, *, d=60, rng):
     """FedProx's synthetic(α, β) with two classes: α says how the hospitals' models differ, β how their patients do.
 
     uₖ ~ N(0, α), (βₖ, bₖ) ~ N(uₖ, 1); Bₖ ~ N(0, β), vₖ ~ N(Bₖ, 1), x ~ N(vₖ, diag(j^−1.2)); y = [xβₖ + bₖ > 0];
-    sizes ⌊LogNormal(4, 2)⌋ + 50, at most 2,000. Li et al. 2020, arXiv:1812.06127 (there ten classes). Notebook 08.
+    sizes ⌊LogNormal(4, 2)⌋ + 50. Li et al. 2020, arXiv:1812.06127, with two classes for ten and sizes up to 2,000;
+    α and β are variances as in the paper's text (in its program they are standard deviations). Notebook 08.
     """
     sizes = np.minimum(np.floor(rng.lognormal(4, 2, K)) + 50, 2000).astype(int)
     u, B = rng.normal(0, np.sqrt(alpha), (K, 1)), rng.normal(0, np.sqrt(beta), (K, 1))

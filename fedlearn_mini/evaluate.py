@@ -21,7 +21,10 @@ def accuracy(y, p, w=None):
 
 
 def brier(y, p, w=None):
-    """Mean of (p − y)²: 0 is perfect, ¼ is what p = ½ always gets. Brier 1950, Monthly Weather Review 78."""
+    """Mean of (p − y)²: 0 is perfect, ¼ is what p = ½ always gets.
+
+    Half of the sum over both classes in Brier 1950, Monthly Weather Review 78. Notebook 05.
+    """
     return average((p - y) ** 2, w)
 
 

@@ -20,7 +20,8 @@ class Server(NamedTuple):
 def fedavg(lr=1.0, momentum=0.0):
     """m ← βm + Δ, θ ← θ + ηm. At lr = 1 and momentum β = 0 the new model is the average of the hospitals' models.
 
-    McMahan et al. 2017, arXiv:1602.05629; with momentum it is FedAvgM (Hsu et al. 2019, arXiv:1909.06335).
+    McMahan et al. 2017, arXiv:1602.05629; with momentum it is FedAvgM (Hsu et al. 2019, arXiv:1909.06335),
+    without the Nesterov step of that paper.
     """
 
     def step(theta, update, memory):
