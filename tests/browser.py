@@ -34,6 +34,8 @@ SCROLL = """() => {
     page.scrollTop = page.scrollTop + page.clientHeight >= page.scrollHeight - 5 ? 0 : page.scrollTop + 600;
 }"""
 
+PANEL = ".widget-vbox:has(img)"
+
 
 @functools.cache
 def chromium():
@@ -91,7 +93,7 @@ def playground(tab, address, notebook):
     tab.goto(address.format(notebook), timeout=60_000)
     tab.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
     tab.locator(".jp-Toolbar-item:has-text('Python 3') >> nth=0").wait_for(timeout=60_000)
-    panel = tab.locator(".widget-vbox:has(img)")
+    panel = tab.locator(PANEL)
     deadline, run_again = time.monotonic() + 180, 0
     while not panel.count():
         if time.monotonic() > deadline:
@@ -104,6 +106,18 @@ def playground(tab, address, notebook):
     panel.last.scroll_into_view_if_needed()
     tab.wait_for_function("""() => !document.querySelector('[data-status="busy"]')""", timeout=120_000)
     return panel.last
+
+
+def playgrounds(tab, address, path):
+    """All playgrounds of a notebook, alive, in the order of the page; its stored outputs say how many there are."""
+    playground(tab, address, path.name)
+    panels, count = tab.locator(PANEL), path.read_text(encoding="utf-8").count('"<LivePanel: ')
+    for _ in range(300):
+        if panels.count() == count:
+            return panels.all()
+        tab.evaluate(SCROLL)
+        time.sleep(0.2)
+    raise TimeoutError(f"{path.name}: {panels.count()} of {count} playgrounds after a minute")
 
 
 def latencies(tab, panel, presses=12):

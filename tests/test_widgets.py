@@ -5,6 +5,7 @@ import io
 import nbformat
 import numpy as np
 import pytest
+from matplotlib.textpath import TextPath
 from PIL import Image
 
 from fedlearn_mini import data, plots
@@ -43,6 +44,13 @@ def played(request):
     finally:
         LivePanel.__init__ = keep
     return panels
+
+
+def test_the_name_of_every_slider_fits_beside_it(played):
+    """The room is ten em of 13 pixels; "Cleveland's patients" and "patients per hospital" were cut off in a browser."""
+    for panel in played:
+        for widget in panel.sliders.values():
+            assert TextPath((0, 0), widget.description, size=13).get_extents().width < 130, widget.description
 
 
 def test_every_notebook_has_a_playground_and_every_slider_moves_it(played, monkeypatch):
