@@ -5,7 +5,6 @@ resumed equals the uninterrupted one bit for bit. Derived in notebook 03; saving
 Plan and State are made in `plan`, save and load in `store`; both can be called from here too.
 """
 
-import itertools
 import math
 import warnings
 
@@ -266,17 +265,6 @@ def small_update(tol=1e-3):
     return lambda records: records[-1]["hospitals"] > 0 and records[-1]["update_norm"] < tol
 
 
-def rising(metric="loss", patience=3):
-    """A stopping rule: the metric has risen `patience` rounds in a row, and the run ends as "diverged"."""
-    whole("patience", patience)
-
-    def rule(records):
-        last = [record[metric] for record in records[-1 - patience :]]
-        return len(last) > patience and all(a < b for a, b in itertools.pairwise(last)) and "diverged"
-
-    return rule
-
-
 def fit(model, hospitals, plan, *, rounds=100, theta=None, state=None, history=None, until=None, test=None, metrics=()):
     """Train `rounds` rounds more, or until `until(records)` is true: -> State, history (a table, one row a round).
 
@@ -323,8 +311,8 @@ def fit(model, hospitals, plan, *, rounds=100, theta=None, state=None, history=N
                 break
             records.append(record)
             state = new
-            if until is not None and (end := until(records)):
-                stopped = end if isinstance(end, str) else "converged"
+            if until is not None and until(records):
+                stopped = "converged"
                 break
     except KeyboardInterrupt:
         stopped = "interrupted"
