@@ -127,14 +127,12 @@ def local_steps(plan, sizes, rng):
 def train(model, theta, hospitals, present, sizes, steps, drift, plan, rng, chance):
     """The updates Δ (k, P) of the hospitals in `present` (sorted row numbers), from theta: one for all (P,), or (k, P).
 
-    Hospitals are taken a block at a time, so that memory does not grow with their number; all chance is drawn
-    before (DP-SGD's from the generator `chance`), so that the block size changes nothing.
+    Hospitals are taken a block at a time, so that memory does not grow with their number. The block size changes
+    nothing: batches are drawn hospital after hospital, and all of DP-SGD's chance, from `chance`, before the first.
     """
     updates, C = np.empty((present.size, theta.shape[-1]), theta.dtype), None
     each = {"steps": steps, "drift": drift}  # one number for all, or one each, as is all that follows
     block = plan.block or max(1, 2**17 // max(theta.shape[-1], hospitals.X[0].size))  # about what a cache holds
-    if plan.batch is not None:
-        each["rows"], each["shares"] = draw_batches(hospitals.w[present], plan.batch, steps, rng)
     if plan.private is not None and present.size:
         C = plan.private.C
         each["shares"], each["noise"] = plan.private.draw(hospitals.w[present], theta, np.max(steps), chance)
@@ -143,8 +141,10 @@ def train(model, theta, hospitals, present, sizes, steps, drift, plan, rng, chan
         rows, n = spanned(present[seats]), sizes[seats].max()  # padding that only other blocks need stays behind
         data = hospitals.X[rows, :n], hospitals.y[rows, :n], hospitals.w[rows, :n]
         mine = {name: part[seats] if isinstance(part, np.ndarray) else part for name, part in each.items()}
-        if "shares" in mine:
-            mine["batches"] = mine.pop("rows", None), mine.pop("shares")
+        if plan.batch is not None:
+            mine["batches"] = draw_batches(hospitals.w[rows], plan.batch, mine["steps"], rng)
+        elif C is not None:
+            mine["batches"] = None, mine.pop("shares")
         start = theta if theta.ndim == 1 else theta[seats]
         trained = sgd(model, start, *data, lr=plan.lr, mu=plan.mu, C=C, **mine)
         np.subtract(trained, start, out=updates[seats])

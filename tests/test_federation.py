@@ -1,3 +1,4 @@
+import tracemalloc
 from dataclasses import replace
 from functools import partial
 
@@ -147,6 +148,22 @@ def test_the_block_size_changes_nothing(hospitals, name):
     model = models.mlp(5, (4,))
     thetas = [fit(model, hospitals, replace(PLANS[name], block=block), rounds=4)[0].theta for block in (1, 3, 100)]
     assert np.allclose(thetas[0], thetas[1], atol=1e-12) and np.allclose(thetas[0], thetas[2], atol=1e-12)
+
+
+@pytest.mark.parametrize("batch", [None, 8])
+def test_memory_grows_with_the_block_and_not_with_the_hospitals(batch):
+    K = 20_000
+    X = np.random.default_rng(0).normal(size=(K, 5, 20)).mT
+    many = data.Hospitals(X, (X[..., 0] > 0) + 0.0, np.full((K, 20), 1 / 20), tuple(map(str, range(K))))
+    model, plan, peaks = models.logistic(5), Plan(lr=0.1, steps=2, batch=batch), []
+    for block in (100, 5000):
+        ready = initial(model, plan)
+        one_round(ready, model, many, replace(plan, block=block))
+        tracemalloc.start()
+        one_round(ready, model, many, replace(plan, block=block))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[0] < 0.15 * X.nbytes and peaks[1] > 3 * peaks[0]
 
 
 @settings(max_examples=20, deadline=None)
