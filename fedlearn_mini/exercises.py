@@ -127,7 +127,7 @@ def same(answer, expected, tolerance):
         answer = answer.astype(float, casting="same_kind" if answer.dtype.kind == "c" else "unsafe")
     except Exception:
         raise Unfit("The answer is to be a number or an array of numbers.") from None
-    if answer.squeeze().shape == np.squeeze(expected).shape:
+    if answer.size == 1 == np.size(expected):
         answer = answer.reshape(np.shape(expected))  # [4.2] is as good as 4.2
     if answer.shape != np.shape(expected):
         raise Unfit(f"The answer is to have the shape {np.shape(expected)}, but yours has {answer.shape}.")
