@@ -34,6 +34,15 @@ def shaped(name, array, shape):
         raise ValueError(f"{name} must have the shape {shape}, but has {found}.")
 
 
+def title(metric):
+    """The name of a metric in tables and warnings: its function's, also where `partial` has filled in an argument."""
+    if not callable(metric):
+        raise ValueError(
+            f"a metric must be a function of labels and predictions, such as evaluate.auc, not {metric!r}."
+        )
+    return getattr(getattr(metric, "func", metric), "__name__", type(metric).__name__)
+
+
 def meant(word, known):
     """' Did you mean …?' with the nearest known name, or a list of what there is."""
     known = [str(k) for k in known]

@@ -55,11 +55,7 @@ def stack(X, y, groups):
     for column, kind in zip(columns, kinds, strict=False):
         if getattr(kind, "kind", "O") not in "fiub":
             raise ValueError(f"column {column!r} is not a number. Give its codes to clean(), or leave the column out.")
-    X = np.asarray(X, float) if {getattr(kind, "kind", "") for kind in kinds} > {"b"} else np.asarray(X)
-    y, groups = np.asarray(y), np.asarray(groups)
-    if any(name is None or name != name for name in groups.tolist()):
-        raise ValueError("a record has no hospital. Name it, or drop the record.")
-    groups = groups.astype(str)
+    X, y, groups = plain(X), plain(y), whose_record(groups)
     if X.ndim != 2 or len(X) == 0:
         raise ValueError(f"X must be a table of at least one record, (N, d), but its shape is {X.shape}.")
     if y.ndim != 1 or groups.ndim != 1:
@@ -91,6 +87,22 @@ def stack(X, y, groups):
     return stacked
 
 
+def plain(values):
+    """A NumPy array: of floats, with NaN where it is missing, for a table or column of pandas' own number types."""
+    array, kinds = np.asarray(values), {getattr(kind, "kind", "O") for kind in np.ravel(getattr(values, "dtypes", "O"))}
+    return values.to_numpy(float, na_value=np.nan) if array.dtype == object and kinds <= set("fiub") else array
+
+
+def whose_record(groups):
+    """The hospital of each record, as text or whole numbers: (N,). A record of nobody's is refused."""
+    import pandas as pd
+
+    if pd.isna(groups).any():
+        raise ValueError("a record has no hospital. Name it, or drop the record.")
+    groups = np.asarray(np.asarray(groups).tolist())
+    return groups if groups.dtype.kind in "iu" else groups.astype(str)
+
+
 def train_test(hospitals, share=0.3, *, rng):
     """Hold out a share of every hospital's records, of each class alike: -> train, test (both Hospitals)."""
     number("share", share, above=0, below=1, hint="share=0.3 holds out 30 % of each hospital.")
@@ -106,7 +118,8 @@ def train_test(hospitals, share=0.3, *, rng):
     lost = sorted(set(hospitals.names) - set(names[held])) or sorted(set(hospitals.names) - set(names[~held]))
     if lost:
         raise ValueError(f"hospital {lost[0]!r} is too small to split with share = {share}: one side has no record.")
-    return stack(X[~held], y[~held], names[~held]), stack(X[held], y[held], names[held])
+    halves = [stack(X[half], y[half], k[half]) for half in (~held, held)]
+    return tuple(half._replace(names=hospitals.names) for half in halves)
 
 
 def pooled_moments(hospitals):
@@ -154,17 +167,26 @@ def prepare(table, *, rng, target="target", hospital="hospital", share=0.3):
     return standardise(train, *moments), standardise(test, *moments)
 
 
+def enough(n, K):
+    """Refuse to deal n records to K hospitals if somebody would get none."""
+    if whole("K", K) > n:
+        raise ValueError(f"{n} records cannot be dealt to {K} hospitals: each needs at least one.")
+
+
 def split_evenly(n, K, rng):
     """The hospital (0 … K−1) of each of n records, by chance, sizes equal to within one: (n,)."""
-    return rng.permutation(np.arange(n) % K)
+    enough(n, K)
+    return np.random.default_rng(rng).permutation(np.arange(n) % K)
 
 
 def split_by_size(n, K, skew, rng):
     """The hospital of each of n records, by chance, sizes like (k+1)^−skew and at least 1: (n,)."""
+    enough(n, K)
+    number("skew", skew, least=0, hint="skew=0: all of one size.")
     share = np.arange(1, K + 1) ** -float(skew)
     bounds = np.round(np.cumsum(share / share.sum()) * (n - K)).astype(int)
     sizes = np.diff(bounds, prepend=0) + 1
-    return rng.permutation(np.repeat(np.arange(K), sizes))
+    return np.random.default_rng(rng).permutation(np.repeat(np.arange(K), sizes))
 
 
 def split_by_label(y, K, alpha, rng):
@@ -175,16 +197,19 @@ def split_by_label(y, K, alpha, rng):
     Notebook 07.
     """
     number("alpha", alpha, above=0, hint="alpha=100 is nearly even, alpha=0.1 nearly one class per hospital.")
-    label = np.unique(y, return_inverse=True)[1]
+    enough(len(y), K)
+    label, rng = np.unique(y, return_inverse=True)[1], np.random.default_rng(rng)
     pools = [rng.permutation(np.flatnonzero(label == c)) for c in range(label.max() + 1)]
-    prior, groups = np.bincount(label) / len(label), np.empty(len(label), int)
+    prior, groups, owed = np.bincount(label) / len(label), np.empty(len(label), int), 0.0
     for k, seats in enumerate(np.array_split(groups, K)):
         left = np.array([len(pool) for pool in pools])
-        take = np.minimum(np.round(rng.dirichlet(alpha * prior) * seats.size).astype(int), left)
+        due = rng.dirichlet(alpha * prior) * seats.size + owed
+        take = np.clip(np.round(due), 0, left).astype(int)
         while take.sum() > seats.size:
             take[np.argmax(take)] -= 1
         while take.sum() < seats.size:  # a class has run out: fill up from the one with most left
             take[np.argmax(left - take)] += 1
+        owed = np.clip(due - take, -1, 1)  # what rounding took from a class here, the next hospital gets
         for c, pool in enumerate(pools):
             groups[pool[: take[c]]] = k
             pools[c] = pool[take[c] :]
@@ -193,7 +218,7 @@ def split_by_label(y, K, alpha, rng):
 
 def split_by_column(values):
     """The hospital of each record by what stands in a column (a region, a scanner, an age band): (n,) of text."""
-    return np.asarray(values).astype(str)
+    return whose_record(values).astype(str)
 
 
 def shift_features(hospitals, amount, rng):
@@ -201,9 +226,14 @@ def shift_features(hospitals, amount, rng):
 
     The patients and their labels stay, what is read off them changes. Notebook 07.
     """
-    s, m = rng.normal(size=(2, len(hospitals.names), 1, hospitals.X.shape[-1]))
+    s, m = np.random.default_rng(rng).normal(size=(2, len(hospitals.names), 1, hospitals.X.shape[-1]))
     shifted = hospitals.X * np.exp(amount * s) + amount * m
     return hospitals._replace(X=np.where(hospitals.w[..., None] > 0, shifted, 0).astype(hospitals.X.dtype))
+
+
+def numbered(K):
+    """H001, H002, …: names that are sorted as their numbers are: (K,)."""
+    return np.array([f"H{i + 1:0{max(3, len(str(K)))}d}" for i in range(K)])
 
 
 def synthetic(K, alpha, beta, *, d=60, rng):
@@ -213,13 +243,17 @@ def synthetic(K, alpha, beta, *, d=60, rng):
     sizes ⌊LogNormal(4, 2)⌋ + 50. Li et al. 2020, arXiv:1812.06127, with two classes for ten and sizes up to 2,000;
     α and β are variances as in the paper's text (in its program they are standard deviations). Notebook 08.
     """
+    whole("K", K)
+    number("alpha", alpha, least=0, hint="alpha=0: the hospitals' models differ least.")
+    number("beta", beta, least=0, hint="beta=0: the hospitals' patients differ least.")
+    rng = np.random.default_rng(rng)
     sizes = np.minimum(np.floor(rng.lognormal(4, 2, K)) + 50, 2000).astype(int)
     u, B = rng.normal(0, np.sqrt(alpha), (K, 1)), rng.normal(0, np.sqrt(beta), (K, 1))
     weights, v = rng.normal(u, 1, (K, d + 1)), rng.normal(B, 1, (K, d))
     k = np.repeat(np.arange(K), sizes)
     X = rng.normal(v[k], np.arange(1, d + 1) ** -0.6)
     y = (X * weights[k, :-1]).sum(-1) + weights[k, -1] > 0
-    return stack(X, y.astype(float), np.array([f"H{i + 1:03d}" for i in range(K)])[k])
+    return stack(X, y.astype(float), numbered(K)[k])
 
 
 def make_hospitals(K, n, *, d=8, skew=0.0, difference=0.0, rng):
@@ -232,6 +266,7 @@ def make_hospitals(K, n, *, d=8, skew=0.0, difference=0.0, rng):
     whole("n", n, least=4)
     number("skew", skew, least=0)
     number("difference", difference, least=0)
+    rng = np.random.default_rng(rng)
     sizes = np.arange(1, K + 1) ** -float(skew)
     sizes = np.maximum(4, np.round(sizes / sizes.mean() * n)).astype(int)
     beta = rng.normal(0, 1, d)
@@ -240,4 +275,4 @@ def make_hospitals(K, n, *, d=8, skew=0.0, difference=0.0, rng):
     k = np.repeat(np.arange(K), sizes)
     X = rng.normal(0, 1, (k.size, d)) + shifts[k]
     y = rng.random(k.size) < 1 / (1 + np.exp(-(X * betas[k]).sum(-1)))
-    return stack(X, y.astype(float), np.array([f"H{i + 1:03d}" for i in range(K)])[k])
+    return stack(X, y.astype(float), numbered(K)[k])

@@ -9,6 +9,8 @@ import warnings
 
 import numpy as np
 
+from .checks import title
+
 
 def average(values, w=None):
     """Σ w·values / Σ w over the last axis; without w, the plain mean."""
@@ -17,7 +19,7 @@ def average(values, w=None):
 
 def accuracy(y, p, w=None):
     """Share of records on the right side of ½: (..., n) -> (...). w (..., n) are row weights, 0 on padding."""
-    return average((p > 0.5) == (y > 0.5), w)
+    return average(np.where(np.isnan(p), np.nan, (p > 0.5) == (y > 0.5)), w)
 
 
 def brier(y, p, w=None):
@@ -54,7 +56,7 @@ def per_hospital(metric, model, theta, hospitals):
     for k in np.flatnonzero(np.isnan(values) & one_class):
         kinds = "without disease" if hospitals.y[k][seen[k]].any() else "with disease"
         warnings.warn(
-            f"hospital {hospitals.names[k]!r} has no patient {kinds} in this set: {metric.__name__} is undefined "
+            f"hospital {hospitals.names[k]!r} has no patient {kinds} in this set: {title(metric)} is undefined "
             "there. Use accuracy, or a larger share of held-out records.",
             stacklevel=2,
         )
@@ -83,6 +85,7 @@ def calibration_error(y, p, bins=10):
 
 def jain(values):
     """(Σ xₖ)² / (K Σ xₖ²): 1 if all hospitals have the same, 1/K if one has everything. Jain et al. 1984."""
+    values = np.asarray(values, float)
     return float(np.sum(values) ** 2 / (len(values) * np.sum(np.square(values))))
 
 
@@ -114,7 +117,7 @@ def permutation_importance(metric, model, theta, hospitals, *, repeats=5, rng):
 
     Breiman 2001, Machine Learning 45. Correlated features share their importance. Notebook 10.
     """
-    fall = np.zeros((len(hospitals.names), hospitals.X.shape[-1]))
+    fall, rng = np.zeros((len(hospitals.names), hospitals.X.shape[-1])), np.random.default_rng(rng)
     for k in range(len(fall)):
         X, y = hospitals.one(k)
         own = theta if theta.ndim == 1 else theta[k]

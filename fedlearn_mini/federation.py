@@ -10,7 +10,7 @@ import warnings
 
 import numpy as np
 
-from .checks import shaped, whole
+from .checks import meant, shaped, title, whole
 from .ledger import BudgetSpent, Ledger, charged, mechanism, stop_before, warn_of_delta
 from .local import draw_batches, sgd, steps_in
 from .plan import Plan as Plan
@@ -56,7 +56,7 @@ def one_round(state, model, hospitals, plan):
         if what is not None and what.where == "distributed":
             sound[:] = False  # without one share of the noise the sum is not protected: nothing of it is used
         arrived, load, refused = updates[sound], sizes[sound], [hospitals.names[k] for k in present[~sound]]
-    if plan.late:
+    if plan.late or "way" in kept:
         arrived, load, kept = delayed(arrived, load, kept, plan, rng)
     # 4. aggregate   5. step
     memory = {name: value.astype(theta.dtype, copy=False) for name, value in state.memory.items()}
@@ -91,11 +91,15 @@ def attendance(plan, r, K, rng):
         invited = np.sort(rng.choice(K, max(1, round(plan.fraction * K)), replace=False))
     absence = np.full(K, plan.dropout) if not callable(plan.dropout) else np.asarray(plan.dropout(r))
     shaped("what dropout returns", absence, (K,))
+    if not ((absence >= 0) & (absence <= 1)).all():
+        raise ValueError(f"dropout must return chances between 0 and 1, but for round {r} it returned {absence}.")
     return invited, invited[rng.random(invited.size) >= absence[invited]]
 
 
 def at_home(kept, theta, K, plan):
     """What the hospitals keep, with the rows that this plan needs and the first round has not made yet."""
+    if plan.shared is not None:
+        shaped("the mask `shared` of the plan", plan.shared, theta.shape)
     rows = {"control": np.zeros((K, theta.size), theta.dtype)} if plan.scaffold else {}
     rows |= {"own": np.tile(theta, (K, 1))} if plan.shared is not None else {}
     return rows | kept
@@ -161,7 +165,8 @@ def remember(kept, present, start, updates, control, steps, plan):
     if plan.scaffold:  # Karimireddy et al. 2020, option II: cₖ ← cₖ − c + (θ − θₖ)/(steps · η)
         new["control"] = kept["control"].copy()
         taken = np.broadcast_to(steps, present.shape)[sound, None]
-        new["control"][at] -= control + moved / (taken * plan.lr).astype(moved.dtype)
+        less = control + moved / (taken * plan.lr).astype(moved.dtype)
+        new["control"][at] -= less if plan.shared is None else np.where(plan.shared, less, 0)  # no drift in what stays
     if plan.shared is not None:
         new["own"] = kept["own"].copy()
         new["own"][at] = np.broadcast_to(start, updates.shape)[sound] + moved
@@ -171,12 +176,15 @@ def remember(kept, present, start, updates, control, steps, plan):
 def outgoing(updates, sizes, steps, plan):
     """What a hospital sends of its update: the shared part, and with FedNova scaled as if all had taken equal steps.
 
-    Δₖ · τ̄/τₖ with τ̄ = Σ nₖτₖ / Σ nₖ: Wang et al. 2020, arXiv:2007.07481. Notebook 08.
+    Δₖ · τ̄/τₖ with τ̄ = Σ nₖτₖ / Σ nₖ: Wang et al. 2020, arXiv:2007.07481. FedProx's pull shrinks what earlier steps did
+    by 1 − ημ each time, so there τₖ is Σᵢ (1 − ημ)ⁱ over i < τₖ, as in that paper. Notebook 08.
     """
     if plan.shared is not None:
         updates = np.where(plan.shared, updates, 0)
     if plan.normalise and sizes.size:
         steps = np.broadcast_to(steps, sizes.shape)
+        if plan.mu:
+            steps = (1 - (1 - plan.lr * plan.mu) ** steps) / (plan.lr * plan.mu)
         updates = updates * (sizes @ steps / sizes.sum() / steps)[:, None].astype(updates.dtype)
     return updates
 
@@ -186,7 +194,7 @@ def delayed(arrived, load, kept, plan, rng):
 
     A hospital that was late and is on time again counts twice in that round. Notebook 09.
     """
-    late = rng.random(load.size) < plan.late
+    late = rng.random(load.size) < plan.late if plan.late else np.zeros(load.size, bool)
     before = kept.get("way", arrived[:0]), kept.get("load", load[:0])
     now = np.concatenate([before[0], arrived[~late]]), np.concatenate([before[1], load[~late]])
     return *now, kept | {"way": arrived[late], "load": load[late]}
@@ -238,6 +246,10 @@ def alone(model, hospitals, plan, rounds, theta=None, *, first=0):
 
 def personal(state, plan):
     """Each hospital's model where a part stays at home: the shared part of θ, and its own of the rest: (K, P)."""
+    if plan.shared is None or "own" not in state.kept:
+        raise ValueError(
+            "no part of this model has stayed at home: give the plan with shared=…, after its first round."
+        )
     return np.where(plan.shared, state.theta, state.kept["own"])
 
 
@@ -251,13 +263,21 @@ def pooled_scores(model, theta, hospitals, metrics):
     """{metric's name: its value over all records of all hospitals together}."""
     seen = hospitals.w > 0
     y, p = hospitals.y[seen], model.predict(theta, hospitals.X)[seen]
-    return {metric.__name__: float(metric(y, p)) for metric in metrics}
+    return {title(metric): float(metric(y, p)) for metric in metrics}
 
 
 def plateau(metric="loss", patience=5, tol=1e-4):
     """A stopping rule: the metric has moved by less than tol over the last `patience` rounds."""
     whole("patience", patience)
-    return lambda records: len(records) > patience and abs(records[-1][metric] - records[-1 - patience][metric]) < tol
+
+    def flat(records):
+        if metric not in records[-1]:
+            raise ValueError(
+                f"the history has no {metric!r}. {meant(metric, records[-1])} Or give it to fit: metrics=…."
+            )
+        return len(records) > patience and abs(records[-1][metric] - records[-1 - patience][metric]) < tol
+
+    return flat
 
 
 def small_update(tol=1e-3):
@@ -281,6 +301,8 @@ def fit(model, hospitals, plan, *, rounds=100, theta=None, state=None, history=N
     metrics = (metrics,) if callable(metrics) else metrics
     if metrics and test is None:
         raise ValueError("metrics are measured on held-out records: give test=… too.")
+    if len({"loss", *map(title, metrics)}) <= len(metrics):
+        raise ValueError("two columns of the history would have the same name: metrics need names, and not 'loss'.")
     for data in (hospitals,) if test is None else (hospitals, test):
         ready(data, model)
     if plan.budget is not None:
@@ -328,6 +350,13 @@ def fit(model, hospitals, plan, *, rounds=100, theta=None, state=None, history=N
 
 def ready(hospitals, model):
     """Refuse what cannot be trained on: missing values, or another number of features than the model has."""
+    if not hasattr(hospitals, "names") or not hasattr(model, "predict"):
+        raise ValueError(
+            "first the model, then Hospitals, such as data.stack makes (or one of the two that data.prepare returns), "
+            f"not {type(model).__name__} and {type(hospitals).__name__}."
+        )
+    if not np.isfinite(hospitals.y).all():
+        raise ValueError("a label is missing or infinite. Drop that record.")
     if not np.isfinite(hospitals.X).all():
         k, _, j = np.argwhere(~np.isfinite(hospitals.X))[0]
         raise ValueError(

@@ -29,8 +29,8 @@ class Plan:
     one manages only a part of its steps · late chance that an update arrives a round later · aggregate (updates,
     weights, rng) -> (P,) · server what is done with it · uplink (updates, rng) -> updates, everything that happens on
     the wire · block hospitals trained at a time (None: about what a processor's cache holds; it changes memory and
-    speed, never results) · seed · private DP-SGD in every hospital (a DPSGD) · budget that ends the run before more
-    privacy is spent (a Budget).
+    speed, and results by rounding at most) · seed · private DP-SGD in every hospital (a DPSGD) · budget that ends the
+    run before more privacy is spent (a Budget).
     A setting that cannot work raises a ValueError in words. Notebooks 03, 08, 09 and 13.
     """
 
@@ -69,6 +69,13 @@ class Plan:
             if getattr(self, name) is not None:
                 whole(name, getattr(self, name), hint=f"Leave {name} out for {what}.")
         whole("seed", self.seed, least=0)
+        for name in ("scaffold", "normalise", "poisson"):
+            if not isinstance(getattr(self, name), bool | np.bool_):
+                raise ValueError(f"{name} is a switch: True or False, not {getattr(self, name)!r}.")
+        if self.shared is not None and not (np.ndim(self.shared) == 1 and np.asarray(self.shared).dtype == np.bool_):
+            raise ValueError(
+                f"shared must be an array of P times True (travels) or False (stays), not {self.shared!r}."
+            )
         for name, kind in {
             "aggregate": "a function (updates, weights, rng)",
             "uplink": "a function (updates, rng)",
@@ -79,6 +86,8 @@ class Plan:
             raise ValueError(f"server must be a Server such as fedavg() or fedyogi(0.03), not {self.server!r}.")
         if self.epochs is not None and self.batch is None:
             raise ValueError("epochs are passes in batches: give batch too, as in Plan(epochs=1, batch=32).")
+        if self.scaffold and self.uplink is not as_it_is:
+            raise ValueError("control variates do not pass through uplink: what it does would be undone beside it.")
         self.check_privacy()
 
     @property

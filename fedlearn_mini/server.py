@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .checks import number
+
 
 class Server(NamedTuple):
     """init(theta) -> memory, and step(theta, update, memory) -> theta, memory.
@@ -23,6 +25,8 @@ def fedavg(lr=1.0, momentum=0.0):
     McMahan et al. 2017, arXiv:1602.05629; with momentum it is FedAvgM (Hsu et al. 2019, arXiv:1909.06335),
     without the Nesterov step of that paper.
     """
+    number("the server's lr", lr, above=0, hint="lr=1 is plain averaging.")
+    number("momentum", momentum, least=0, below=1, hint="momentum=0 is plain averaging.")
 
     def step(theta, update, memory):
         m = update + momentum * memory["m"] if momentum else update
@@ -37,6 +41,9 @@ def adaptive(v_next, lr, beta1, tau):
     Algorithm 2 of Reddi et al. 2021 (arXiv:2003.00295), which has no bias correction. As τ → ∞ with η = 2τ·η′
     and β₁ = 0 it becomes plain averaging with server learning rate η′ (√v stays at τ). Notebook 08.
     """
+    number("the server's lr", lr, above=0)
+    number("beta1", beta1, least=0, below=1)
+    number("tau", tau, above=0)
 
     def step(theta, update, memory):
         m = beta1 * memory["m"] + (1 - beta1) * update

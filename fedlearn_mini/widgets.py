@@ -17,7 +17,8 @@ WIDE = {"style": {"description_width": "10em"}, "layout": {"width": "25em"}}
 def slider(value, least, most, step, label):
     """A slider for one setting; whole numbers where value and step are whole. The label names it in words."""
     whole = all(isinstance(v, int) for v in (value, least, most, step))
-    kind, digits = (ipw.IntSlider, "d") if whole else (ipw.FloatSlider, f".{len(str(step).partition('.')[2])}f")
+    places = len(np.format_float_positional(step, trim="-").partition(".")[2])
+    kind, digits = (ipw.IntSlider, "d") if whole else (ipw.FloatSlider, f".{places}f")
     return kind(value, min=least, max=most, step=step, description=label, readout_format=digits, **WIDE)
 
 

@@ -283,6 +283,87 @@ def test_alpha_says_how_much_the_labels_differ(rng):
         data.split_by_label(y, 3, 0, rng)
 
 
+@pytest.mark.parametrize("alpha", [1e6, 1000])
+def test_small_hospitals_dealt_by_label_are_alike_to_the_last_one(alpha):
+    """360 of 1,000 are ill: 3.6 of ten, rounded up a hundred times, would leave nobody ill for the last hospitals."""
+    y = np.arange(1000) < 360
+    ill = np.bincount(data.split_by_label(y, 100, alpha, np.random.default_rng(0)), y)
+    assert ill.min() >= 3 and ill.max() <= 5 if alpha > 1e4 else abs(ill[-10:].mean() - 3.6) < 0.5
+    assert ill.sum() == 360
+
+
+def test_classes_that_rounding_leaves_out_come_to_the_next_hospital():
+    y = np.repeat([0, 1, 2], [34, 33, 33])
+    groups = data.split_by_label(y, 10, 1e6, np.random.default_rng(0))
+    counts = np.array([np.bincount(y[groups == k], minlength=3) for k in range(10)])
+    assert counts.min() >= 2 and counts.max() <= 5
+
+
+@pytest.mark.parametrize("dealt", [range(12), [*range(12)], pd.Series(range(12))], ids=["range", "list", "pandas"])
+def test_numbered_hospitals_are_in_the_order_of_their_numbers(dealt, rng):
+    groups = np.repeat(np.asarray(dealt), 4)[::-1]
+    many = data.stack(np.arange(48.0)[:, None], np.arange(48) % 2, groups)
+    assert many.names == tuple(map(str, range(12))) and many.one(10)[0].min() == 4  # the second from the right
+    train, held = data.train_test(many, 0.5, rng=rng)
+    assert train.names == held.names == many.names
+    assert set(train.one(10)[0][:, 0]) | set(held.one("10")[0][:, 0]) == {4, 5, 6, 7}
+
+
+def test_made_up_hospitals_beyond_999_keep_their_order(rng):
+    many = data.make_hospitals(1001, 4, skew=0.3, rng=rng)
+    assert many.names[0] == "H0001" and many.names[-1] == "H1001" and (np.diff(many.sizes) <= 0).all()
+
+
+@pytest.mark.parametrize("gap", [np.nan, None, pd.NA])
+def test_a_missing_value_is_no_hospital(gap):
+    column = pd.Series(["N", gap, "S"])
+    with pytest.raises(ValueError, match="a record has no hospital"):
+        data.split_by_column(column)
+    with pytest.raises(ValueError, match="a record has no hospital"):
+        data.stack(np.ones((3, 1)), np.ones(3), column)
+
+
+def test_pandas_own_number_types_are_numbers():
+    table = pd.DataFrame(
+        {"age": [50, None, 61], "male": [True, False, True], "pulse": [70.5, 80, None]}
+    ).convert_dtypes()
+    hospitals = data.stack(table, pd.Series([1, 0, 1], dtype="Int64"), pd.Series(list("AAB"), dtype="string"))
+    assert np.array_equal(hospitals.one("A")[0], [[50, 1, 70.5], [np.nan, 0, 80]], equal_nan=True)
+    with pytest.raises(ValueError, match="the label is missing in 1 record"):
+        data.stack(table, pd.Series([1, None, 1], dtype="Int64"), list("AAB"))
+
+
+@pytest.mark.parametrize("K", [0, -2, 2.5, 11])
+@pytest.mark.parametrize("split", ["evenly", "size", "label"])
+def test_a_deal_that_leaves_a_hospital_empty_is_refused(split, K, rng):
+    deal = {
+        "evenly": lambda: data.split_evenly(10, K, rng),
+        "size": lambda: data.split_by_size(10, K, 0.5, rng),
+        "label": lambda: data.split_by_label(np.arange(10) % 2, K, 1.0, rng),
+    }
+    with pytest.raises(ValueError, match="K must be a whole number|each needs at least one"):
+        deal[split]()
+
+
+def test_a_seed_is_as_good_as_a_generator(rng):
+    y, many = np.arange(40) % 2, data.make_hospitals(3, 20, rng=0)
+    for chance in (
+        lambda rng: data.split_evenly(40, 3, rng),
+        lambda rng: data.split_by_size(40, 3, 1.0, rng),
+        lambda rng: data.split_by_label(y, 3, 1.0, rng),
+        lambda rng: data.shift_features(many, 1.0, rng).X,
+        lambda rng: data.synthetic(3, 1, 1, d=2, rng=rng).X,
+        lambda rng: data.make_hospitals(3, 20, rng=rng).X,
+    ):
+        assert (chance(5) == chance(np.random.default_rng(5))).all()
+
+
+@pytest.mark.parametrize("wrong", [{"alpha": -1}, {"alpha": np.nan}, {"beta": -1}, {"K": 0}])
+def test_synthetic_refuses_what_is_no_variance(wrong, rng):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
+        data.synthetic(**{"K": 2, "alpha": 1, "beta": 1} | wrong, rng=rng)
+
+
 def test_shifting_by_nothing_changes_nothing(rng):
     hospitals = data.make_hospitals(3, 20, rng=rng)
     assert (data.shift_features(hospitals, 0.0, rng).X == hospitals.X).all()

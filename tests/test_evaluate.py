@@ -1,4 +1,5 @@
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -123,3 +124,18 @@ def test_permutation_importance_is_scikit_learns_on_average(rng):
     ours = evaluate.permutation_importance(evaluate.accuracy, models.logistic(3), theta, one, repeats=40, rng=rng)
     expected = permutation_importance(theirs, X, y, n_repeats=40, random_state=0).importances_mean
     assert np.allclose(ours[0], expected, atol=0.015)
+
+
+def test_predictions_that_are_no_numbers_have_no_accuracy():
+    y, lost = np.array([0, 1, 0.0]), np.array([0.2, np.nan, 0.1])
+    assert all(np.isnan(metric(y, lost)) for metric in (evaluate.accuracy, evaluate.brier, evaluate.auc))
+
+
+def test_jain_of_small_whole_numbers_does_not_overflow():
+    assert evaluate.jain(np.array([200, 200], np.uint8)) == 1
+
+
+def test_a_metric_with_an_argument_filled_in_is_named_in_the_warning():
+    hospitals = data.stack(np.ones((4, 1)), np.array([0, 1, 1, 1]), np.array(list("AABB")))
+    with pytest.warns(UserWarning, match="hospital 'B' has no patient without disease.*auc is undefined"):
+        evaluate.per_hospital(partial(evaluate.auc), models.logistic(1), np.zeros(2), hospitals)

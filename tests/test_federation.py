@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedlearn_mini import aggregate, data, federation, models, privacy
-from fedlearn_mini.evaluate import accuracy, auc
+from fedlearn_mini.evaluate import accuracy, auc, calibration_error
 from fedlearn_mini.federation import Plan, alone, fit, initial, one_round, rounds
 from fedlearn_mini.local import sgd
 from fedlearn_mini.server import fedavg, fedyogi
@@ -350,7 +350,9 @@ def test_a_late_update_arrives_in_the_next_round(hospitals):
     first, record = one_round(initial(model, plan), model, hospitals, plan)
     assert record["hospitals"] == 0 and (first.theta == 0).all()
     second, record = one_round(first, model, hospitals, replace(plan, late=0.0))
-    assert record["hospitals"] == 4  # with nobody late any more, the old ones stay where they were
+    assert record["hospitals"] == 8  # nobody is late any more: the old ones and the new ones
+    _, record = one_round(second, model, hospitals, replace(plan, late=0.0))
+    assert record["hospitals"] == 4  # and none of them twice
     second, record = one_round(first, model, hospitals, plan)
     on_time, _ = one_round(initial(model, plan), model, hospitals, Plan(lr=0.1))
     assert record["hospitals"] == 4 and np.allclose(second.theta, on_time.theta, atol=1e-15)
@@ -386,6 +388,113 @@ def test_sharing_everything_or_nothing_is_fedavg_or_training_alone(model, hospit
 
 
 # ---------------------------------------------------------------- what would go unnoticed otherwise
+
+
+def test_scaffold_corrects_only_what_travels(rng):
+    """Two hospitals with opposite slopes share nothing: each learns its own, with control variates and without."""
+    X, k = rng.normal(size=(200, 3)), np.repeat([0, 1], 100)
+    opposite, model = data.stack(X, (X.sum(1) + 3) * (1 - 2 * k), k), models.linear(3)
+    for shared in (np.zeros(4, bool), np.arange(4) < 3):
+        plan = Plan(lr=0.1, steps=5, scaffold=True, shared=shared)
+        state, history = fit(model, opposite, plan, rounds=300)
+        assert (state.kept["control"][:, ~shared] == 0).all()
+        assert history["bytes_up"].iloc[0] == 2 * 2 * 8 * shared.sum()  # two hospitals, model and control variate
+    plan = Plan(lr=0.1, steps=5, scaffold=True, shared=np.zeros(4, bool))
+    state, _ = fit(model, opposite, plan, rounds=300)
+    assert np.allclose(federation.personal(state, plan), alone(model, opposite, plan, 300), atol=1e-12)
+
+
+def test_fednova_with_a_pull_counts_steps_as_the_pull_leaves_them():
+    """Two bowls of one steepness that want 0 and 1 rest half-way if both count alike, whatever their steps and μ."""
+    bowl = models.bowl()
+    two = data.stack(np.repeat([[0.01, 0.0], [0.01, 1.0]], [2, 40], 0), np.zeros(42), np.repeat(["A", "B"], [2, 40]))
+
+    def rests(mu, normalise=True):
+        plan = Plan(lr=0.1, epochs=1, batch=1, mu=mu, normalise=normalise, aggregate=aggregate.mean)
+        at = [one_round(initial(bowl, plan, [t]), bowl, two, plan)[0].theta[0] for t in (0.0, 1.0)]
+        return at[0] / (1 - (at[1] - at[0]))  # a round is a straight line in θ: where does it meet θ′ = θ?
+
+    assert abs(rests(0.0) - 0.5) < 0.01 and abs(rests(1.0) - 0.5) < 0.01
+    assert rests(1.0, normalise=False) > 0.8
+
+
+def test_what_still_waits_survives_a_file(hospitals, tmp_path):
+    model, plan = models.logistic(5), Plan(lr=0.1, late=0.6)
+    waiting, _ = fit(model, hospitals, plan, rounds=3)
+    federation.save(tmp_path / "f.npz", waiting)
+    loaded, _ = federation.load(tmp_path / "f.npz", model)
+    on_time = replace(plan, late=0.0)
+    here, there = (fit(model, hospitals, on_time, state=state, rounds=2)[0].theta for state in (waiting, loaded))
+    assert (here == there).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"scaffold": "no"}, "scaffold is a switch"),
+        ({"normalise": 1}, "normalise is a switch"),
+        ({"poisson": 0.5}, "poisson is a switch"),
+        ({"shared": "head"}, "shared must be an array"),
+        ({"shared": np.arange(4)}, "shared must be an array"),
+        ({"scaffold": True, "uplink": lambda updates, rng: updates / 2}, "do not pass through uplink"),
+    ],
+)
+def test_settings_that_mean_something_else_are_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        Plan(**settings)
+
+
+def test_a_mask_of_another_model_is_refused(hospitals):
+    with pytest.raises(ValueError, match=r"the mask `shared` of the plan must have the shape \(6,\), but has \(5,\)"):
+        fit(models.logistic(5), hospitals, Plan(shared=np.ones(5, bool)))
+
+
+@pytest.mark.parametrize("chances", [[0, 0, 0, np.nan], [0, 50, 0, 0], [-0.1, 0, 0, 0]])
+def test_chances_are_chances(hospitals, chances):
+    with pytest.raises(ValueError, match="dropout must return chances between 0 and 1, but for round 0"):
+        fit(models.logistic(5), hospitals, Plan(dropout=lambda r: chances))
+
+
+def test_personal_models_need_a_part_that_stayed(hospitals):
+    model = models.logistic(5)
+    keep = Plan(shared=np.arange(6) < 5)
+    for state, plan in ((initial(model, keep), keep), (fit(model, hospitals, keep, rounds=1)[0], Plan())):
+        with pytest.raises(ValueError, match="no part of this model has stayed at home"):
+            federation.personal(state, plan)
+
+
+def test_metrics_have_names_of_their_own(hospitals):
+    model, run = models.logistic(5), {"rounds": 1, "test": hospitals}
+    _, history = fit(model, hospitals, Plan(), metrics=[auc, partial(calibration_error, bins=5)], **run)
+    assert {"auc", "calibration_error"} <= set(history)
+
+    def loss(y, p):
+        return 0.0
+
+    for metrics in ([auc, auc], [loss], [lambda y, p: 0.0, lambda y, p: 1.0]):
+        with pytest.raises(ValueError, match="the same name"):
+            fit(model, hospitals, Plan(), metrics=metrics, **run)
+    with pytest.raises(ValueError, match="a metric must be a function .* not 'auc'"):
+        fit(model, hospitals, Plan(), metrics=["auc"], **run)
+
+
+def test_a_plateau_of_nothing_says_what_there_is(hospitals):
+    with pytest.raises(ValueError, match="the history has no 'auc'"):
+        fit(models.logistic(5), hospitals, Plan(), until=federation.plateau("auc"), rounds=3)
+
+
+def test_model_and_hospitals_in_the_wrong_places_are_told_apart(hospitals):
+    model = models.logistic(5)
+    for first, second in ((model, (hospitals, hospitals)), (hospitals, model), (model, hospitals.X)):
+        with pytest.raises(ValueError, match="first the model, then Hospitals"):
+            fit(first, second, Plan())
+
+
+def test_a_label_that_is_missing_is_not_trained_on(hospitals):
+    y = hospitals.y.copy()
+    y[1, 0] = np.nan
+    with pytest.raises(ValueError, match="a label is missing"):
+        fit(models.logistic(5), hospitals._replace(y=y), Plan())
 
 
 def test_everything_on_the_wire_passes_through_uplink(hospitals):

@@ -57,6 +57,21 @@ def test_float32_stays_float32(name, rng):
     assert theta.dtype == "f4" and all(value.dtype == "f4" for value in memory.values())
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: server.fedavg(lr=-1),
+        lambda: server.fedavg(momentum=1),
+        lambda: server.fedyogi(lr=0),
+        lambda: server.fedadam(beta1=1.5),
+        lambda: server.fedadagrad(tau=0),
+    ],
+)
+def test_a_server_that_would_walk_uphill_or_never_stop_is_refused(wrong):
+    with pytest.raises(ValueError, match="must be a finite number"):
+        wrong()
+
+
 # ---------------------------------------------------------------- Flower, where it is installed (extra `flower`)
 
 

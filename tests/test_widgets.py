@@ -14,6 +14,12 @@ from fedlearn_mini.widgets import LivePanel, choice, log_slider, slider
 NOTEBOOKS = sorted((data.FOLDER.parent / "notebooks").glob("*.ipynb"))
 
 
+def test_a_slider_shows_as_many_digits_as_its_step_has():
+    assert slider(2e-5, 0, 1e-4, 1e-5, "rate").readout_format == ".5f"
+    assert slider(0.3, 0.0, 1.0, 0.05, "share").readout_format == ".2f"
+    assert slider(3, 1, 9, 1, "steps").readout_format == "d"
+
+
 def picture(panel):
     return np.asarray(Image.open(io.BytesIO(panel.picture.value)).convert("L"), float)
 
