@@ -349,7 +349,7 @@ def fit(model, hospitals, plan, *, rounds=100, theta=None, state=None, history=N
 
 
 def ready(hospitals, model):
-    """Refuse what cannot be trained on: missing values, or another number of features than the model has."""
+    """Refuse what cannot be trained on: gaps, labels that are no chances, another number of features than the model's."""
     if not hasattr(hospitals, "names") or not hasattr(model, "predict"):
         raise ValueError(
             "first the model, then Hospitals, such as data.stack makes (or one of the two that data.prepare returns), "
@@ -364,7 +364,13 @@ def ready(hospitals, model):
             "with data.standardise, which puts the average of all hospitals in their place."
         )
     try:
-        model.predict(np.zeros(model.P), hospitals.X[:1, :1])
+        said = model.predict(np.zeros(model.P), hospitals.X[:1, :1])
     except ValueError as error:
         d = hospitals.X.shape[-1]
         raise ValueError(f"the hospitals have d = {d} features, but the model was made for another number.") from error
+    k, seat = np.nonzero((hospitals.y < 0) | (hospitals.y > 1))
+    if k.size and (said == 0.5).all():  # who knows nothing and says ½ speaks of chances
+        raise ValueError(
+            f"hospital {hospitals.names[k[0]]!r} has the label {hospitals.y[k[0], seat[0]]:g}, but this model predicts "
+            "chances: labels must be 0 and 1. Give their codes to data.clean."
+        )

@@ -497,6 +497,14 @@ def test_a_label_that_is_missing_is_not_trained_on(hospitals):
         fit(models.logistic(5), hospitals._replace(y=y), Plan())
 
 
+@pytest.mark.parametrize("model", [models.logistic(5), models.mlp(5, (4,))], ids=["logistic", "network"])
+def test_labels_one_and_two_are_not_chances(model, hospitals):
+    other = hospitals._replace(y=np.where(hospitals.w > 0, hospitals.y + 1, 0))
+    with pytest.raises(ValueError, match="hospital 'H001' has the label 2, but this model predicts chances"):
+        fit(model, other, Plan())
+    assert fit(models.linear(5), other, Plan(), rounds=1)[0].round == 1  # a linear model predicts any number
+
+
 def test_everything_on_the_wire_passes_through_uplink(hospitals):
     model = models.logistic(5)
     plain, _ = fit(model, hospitals, Plan(), rounds=1)
