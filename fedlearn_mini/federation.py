@@ -349,7 +349,7 @@ def fit(model, hospitals, plan, *, rounds=100, theta=None, state=None, history=N
 
 
 def ready(hospitals, model):
-    """Refuse what cannot be trained on: gaps, labels that are no chances, another number of features than the model's."""
+    """Refuse what cannot be trained on: gaps, labels that are no chances, features that the model was not made for."""
     if not hasattr(hospitals, "names") or not hasattr(model, "predict"):
         raise ValueError(
             "first the model, then Hospitals, such as data.stack makes (or one of the two that data.prepare returns), "
