@@ -99,7 +99,8 @@ def whose_record(groups):
 
     if pd.isna(groups).any():
         raise ValueError("a record has no hospital. Name it, or drop the record.")
-    groups = np.asarray(np.asarray(groups).tolist())
+    groups = np.asarray(groups)
+    groups = np.asarray(groups.tolist()) if groups.dtype == object else groups  # pandas keeps whole numbers as objects
     return groups if groups.dtype.kind in "iu" else groups.astype(str)
 
 
