@@ -32,7 +32,7 @@ def one_round(state, model, hospitals, plan):
     what = mechanism(plan)
     chance = rng if what is None else what.noise(plan, state.round, 1)  # noise never shares a stream
     theta, K = state.theta.astype(hospitals.X.dtype, copy=False), len(hospitals.names)
-    kept = at_home(state.kept, theta, K, plan)
+    kept = at_home(state.kept, theta, K, plan, what)
     # 1. invite
     invited, present = attendance(plan, state.round, K, rng)
     sizes = hospitals.sizes[present]
@@ -96,10 +96,15 @@ def attendance(plan, r, K, rng):
     return invited, invited[rng.random(invited.size) >= absence[invited]]
 
 
-def at_home(kept, theta, K, plan):
+def at_home(kept, theta, K, plan, what):
     """What the hospitals keep, with the rows that this plan needs and the first round has not made yet."""
     if plan.shared is not None:
         shaped("the mask `shared` of the plan", plan.shared, theta.shape)
+    if what is not None and what.where != "hospital" and np.size(kept.get("load", ())):
+        raise ValueError(
+            "updates of an earlier plan are still on their way, and this plan's noise is right for one update of each "
+            "hospital only. Let them arrive first: a round with late=0 and without that noise."
+        )
     rows = {"control": np.zeros((K, theta.size), theta.dtype)} if plan.scaffold else {}
     rows |= {"own": np.tile(theta, (K, 1))} if plan.shared is not None else {}
     return rows | kept

@@ -51,6 +51,7 @@ def test_any_answer_gets_a_sentence_and_never_a_traceback(number, answer):
     ("number", "answer", "words"),
     [
         ("01.1", np.array([0.105]), r"shape \(2,\), but yours has \(1,\)"),
+        ("01.1", np.array([[0.1], [0.1]]), r"shape \(2,\), but yours has \(2, 1\)"),
         ("01.1", np.array([np.nan, 0.1]), "NaN or an infinity"),
         ("01.2", "0.12", "not quite"),
         ("01.2", print, "This is a function"),

@@ -424,8 +424,28 @@ def test_what_still_waits_survives_a_file(hospitals, tmp_path):
     federation.save(tmp_path / "f.npz", waiting)
     loaded, _ = federation.load(tmp_path / "f.npz", model)
     on_time = replace(plan, late=0.0)
-    here, there = (fit(model, hospitals, on_time, state=state, rounds=2)[0].theta for state in (waiting, loaded))
-    assert (here == there).all()
+    (here, history), (there, _) = (fit(model, hospitals, on_time, state=state, rounds=2) for state in (waiting, loaded))
+    assert (here.theta == there.theta).all()
+    assert history["hospitals"].tolist() == [4 + waiting.kept["load"].size, 4] and waiting.kept["load"].size
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        {"aggregate": partial(privacy.noisy_mean, C=1.0, sigma=1.0, expected=4)},
+        {"private": privacy.DPSGD(C=1, sigma=1, where="server")},
+        {"private": privacy.DPSGD(C=1, sigma=1, where="distributed")},
+    ],
+    ids=["hospitals", "server", "distributed"],
+)
+def test_what_still_waits_does_not_slip_into_a_noisy_sum_beside_the_next_update(hospitals, noise):
+    """Two rows of one hospital in a sum whose noise hides one would break the promise."""
+    model, plan = models.logistic(5), Plan(lr=0.1, late=1.0)
+    waiting, _ = fit(model, hospitals, plan, rounds=1)
+    with pytest.raises(ValueError, match="updates of an earlier plan are still on their way"):
+        fit(model, hospitals, Plan(lr=0.1, **noise), state=waiting, rounds=1)
+    arrived, _ = fit(model, hospitals, replace(plan, late=0.0), state=waiting, rounds=1)
+    assert fit(model, hospitals, Plan(lr=0.1, **noise), state=arrived, rounds=1)[0].round == 3
 
 
 @pytest.mark.parametrize(
