@@ -54,7 +54,7 @@ def adaptive(v_next, lr, beta1, tau):
 
 
 def fedadagrad(lr=0.1, beta1=0.0, tau=1e-3):
-    """`adaptive` with v ← v + Δ²: steps only ever shrink."""
+    """`adaptive` with v ← v + Δ²: it divides by more and more."""
     return adaptive(lambda v, squared: v + squared, lr, beta1, tau)
 
 
