@@ -7,6 +7,8 @@ import difflib
 import math
 import numbers
 
+import numpy as np
+
 
 def number(name, value, *, above=None, least=None, most=None, below=None, hint=""):
     """The value as a float, or a ValueError that says which range it must be in. NaN and ∞ never pass."""
@@ -48,3 +50,31 @@ def meant(word, known):
     known = [str(k) for k in known]
     near = difflib.get_close_matches(str(word), known, n=1)
     return f"Did you mean {near[0]!r}?" if near else f"There is: {', '.join(known)}."
+
+
+def trainable(hospitals, model):
+    """Refuse what cannot be trained on: gaps, labels that are no chances, features that the model was not made for."""
+    if not hasattr(hospitals, "names") or not hasattr(model, "predict"):
+        raise ValueError(
+            "first the model, then Hospitals, such as data.stack makes (or one of the two that data.prepare returns), "
+            f"not {type(model).__name__} and {type(hospitals).__name__}."
+        )
+    if not np.isfinite(hospitals.y).all():
+        raise ValueError("a label is missing or infinite. Drop that record.")
+    if not np.isfinite(hospitals.X).all():
+        k, _, j = np.argwhere(~np.isfinite(hospitals.X))[0]
+        raise ValueError(
+            f"hospital {hospitals.names[k]!r} has a missing value in feature {j}. Fill the gaps first, for example "
+            "with data.standardise, which puts the average of all hospitals in their place."
+        )
+    try:
+        model.predict(np.zeros(model.P), hospitals.X[:1, :1])
+    except ValueError as error:
+        d = hospitals.X.shape[-1]
+        raise ValueError(f"the hospitals have d = {d} features, but the model was made for another number.") from error
+    k, seat = np.nonzero((hospitals.y < 0) | (hospitals.y > 1))
+    if k.size and model.chances:
+        raise ValueError(
+            f"hospital {hospitals.names[k[0]]!r} has the label {hospitals.y[k[0], seat[0]]:g}, but this model predicts "
+            "chances: labels must be 0 and 1. Give their codes to data.clean."
+        )

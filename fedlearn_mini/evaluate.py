@@ -63,6 +63,19 @@ def per_hospital(metric, model, theta, hospitals):
     return values
 
 
+def average_loss(model, theta, hospitals):
+    """Σₖ nₖ Lₖ(θ) / Σₖ nₖ: what the federation minimises, one number."""
+    sizes = hospitals.sizes
+    return float(sizes @ model.loss(theta, hospitals.X, hospitals.y, hospitals.w) / sizes.sum())
+
+
+def pooled_scores(model, theta, hospitals, metrics):
+    """{metric's name: its value over all records of all hospitals together}."""
+    seen = hospitals.w > 0
+    y, p = hospitals.y[seen], model.predict(theta, hospitals.X)[seen]
+    return {title(metric): float(metric(y, p)) for metric in metrics}
+
+
 def calibration(y, p, bins=10):
     """In `bins` equal slices of [0, 1]: mean prediction, share that is diseased, and number of records, each (bins,).
 
