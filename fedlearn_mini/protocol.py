@@ -6,7 +6,6 @@ values out, and chance as in `chance`, so that a run which was saved and resumed
 bit. Derived in notebook 03; whole runs are in `federation`.
 """
 
-import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
@@ -19,7 +18,7 @@ from .checks import shaped
 from .data import Hospitals
 from .desk import Desk, attendance, spanned
 from .hospital import Job
-from .models import Model
+from .models import Model, length
 from .plan import Pieces, Plan, pieces
 from .wire import Letters
 
@@ -91,7 +90,17 @@ def initial(model: Model, plan: Plan, theta=None) -> State:
         raise ValueError(f"theta has shape {theta.shape}, but this model has P = {model.P} parameters: ({model.P},).")
     if not np.isfinite(theta).all():
         raise ValueError("theta holds a value that is not finite (NaN or infinity). Start from model.init(rng).")
-    return State(0, theta, plan.server.init(theta))
+    return State(0, theta, remembered(plan.server.init(theta)))
+
+
+def remembered(memory) -> dict:
+    """What a server keeps, as arrays of numbers; anything else is refused in words, because it goes into files."""
+    if not isinstance(memory, dict):
+        raise ValueError(f"a server's memory must be a dict of arrays, such as {{}}, not {memory!r}.")
+    for name, value in memory.items():
+        if np.asarray(value).dtype.kind not in "fiub":
+            raise ValueError(f"the server's memory {name!r} must be an array of numbers, not {value!r}.")
+    return {name: np.asarray(value) for name, value in memory.items()}
 
 
 # ------------------------------------------------------------------------------------------------------------ the round
@@ -179,7 +188,9 @@ def stepped(server, theta, update, memory, letters: Letters):
     """The server's step, if there is something to do: θ, memory."""
     if not (letters["seat"].size or update.any()):  # noise comes without answers too, or it would tell of the absence
         return theta, memory
-    return server.step(theta, update, {name: value.astype(theta.dtype, copy=False) for name, value in memory.items()})
+    memory = {name: value.astype(theta.dtype, copy=False) for name, value in memory.items()}
+    theta, memory = server.step(theta, update, memory)
+    return theta, remembered(memory) if memory else memory
 
 
 def recorded(order, invited, sent, letters, waiting, accepted, update, parts, desk: Desk):
@@ -192,7 +203,7 @@ def recorded(order, invited, sent, letters, waiting, accepted, update, parts, de
         "round": order.round + 1,
         "hospitals": letters["seat"].size,
         "refused": ", ".join(desk.names[seat] for seat in refused),
-        "update_norm": math.sqrt(update @ update),
+        "update_norm": float(length(update)),
         "bytes_up": seats.size * cargo,
         "bytes_down": invited.size * cargo,
         "who": Who(*who if desk.rows is None else (desk.rows[seats] for seats in who)),
