@@ -1,7 +1,7 @@
-"""Hospitals from records: stack, split, standardise, and make up.
+"""Hospitals from records: load, stack, split, standardise, and make up.
 
-Reading and cleaning files is in `tables`, and can be called from here too: data.load, data.read, data.clean,
-data.combine. Derived in notebooks 04 (real files), 06 and 07 (made-up hospitals).
+Reading, cleaning and combining files is in `tables`. Derived in notebooks 04 (real files), 06 and 07 (made-up
+hospitals).
 """
 
 from typing import NamedTuple
@@ -9,12 +9,34 @@ from typing import NamedTuple
 import numpy as np
 
 from .checks import meant, number, whole
-from .tables import FOLDER as FOLDER
-from .tables import MISSING as MISSING
-from .tables import clean as clean
-from .tables import combine as combine
-from .tables import load as load
-from .tables import read as read
+from .tables import FOLDER, clean, read
+
+
+def load(name, raw=False):
+    """A data set of the kit as a table. `data/<name>/README.md` is its card: source, licence, columns, quirks.
+
+    load("heart") is ready for use: `target` is 1 with heart disease, impossible zeros are missing, repeated rows
+    are dropped. load("heart", raw=True) is the file as it stands, 920 patients. Notebook 04 takes the same steps
+    one by one.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"there is no data set {name!r}. {meant(name, RECIPES)}")
+    if not FOLDER.is_dir():
+        raise FileNotFoundError(
+            "the data folder is not beside the package. Install the kit from its own folder: pip install -e ."
+        )
+    table, _ = clean(read(FOLDER / name / f"{name}.csv"), text=("hospital", "id"))
+    return table if raw else RECIPES[name](table)
+
+
+def heart(table):
+    """From the published file to a table that can be trained on (notebook 04, step by step)."""
+    table = table.drop_duplicates(subset=[c for c in table if c != "id"])
+    table = table.mask(table[["chol", "trestbps"]].eq(0).reindex(columns=table.columns, fill_value=False))
+    return table.assign(target=(table["num"] > 0).astype(float)).drop(columns=["num", "id"]).reset_index(drop=True)
+
+
+RECIPES = {"heart": heart}
 
 
 class Hospitals(NamedTuple):
