@@ -268,16 +268,9 @@ def pooled_moments(hospitals):
     wide = np.result_type(hospitals.X, np.float64)
     mean = np.where(known, hospitals.X, 0).sum(1, dtype=wide).sum(0) / count
     squares = np.where(known, (hospitals.X - mean) ** 2, 0).sum(1).sum(0)
-    std = np.sqrt(squares / count)
+    std = np.sqrt(squares / count).astype(hospitals.X.dtype)  # the table's type holds it: it is at most half the range
     rounding = count * np.finfo(wide).eps * np.abs(mean)
-    return narrowed(mean, hospitals.X.dtype), narrowed(np.where(std > rounding, std, 1), hospitals.X.dtype)
-
-
-def narrowed(values, dtype):
-    """The values in the table's own type, unless one of them would become infinite or zero there."""
-    with np.errstate(over="ignore", under="ignore"):
-        narrow = values.astype(dtype)
-    return narrow if (np.isfinite(narrow) & ((narrow == 0) == (values == 0))).all() else values
+    return mean.astype(hospitals.X.dtype), np.where(std > rounding, std, 1).astype(hospitals.X.dtype)
 
 
 def standardise(hospitals, mean, std):

@@ -388,3 +388,36 @@ def test_synthetic_hospitals_differ_as_alpha_and_beta_say():
 
 def test_a_column_splits_by_its_values():
     assert data.split_by_column([1, "b", 1]).tolist() == ["1", "b", "1"]
+
+
+# ---------------------------------------------------------------- the same table, split again and again
+
+
+def test_split_s_is_the_table_prepared_with_seed_s():
+    table = data.load("heart")
+    made = data.splits(table, 3, first=4, share=0.5)
+    assert len(made) == 3 and len(data.splits(table)) == 10
+    for seed, halves in zip((4, 5, 6), made, strict=True):
+        for mine, theirs in zip(halves, data.prepare(table, rng=np.random.default_rng(seed), share=0.5), strict=True):
+            assert mine.names == theirs.names and all((a == b).all() for a, b in zip(mine[:3], theirs[:3], strict=True))
+    assert len({test.X.sum() for _, test in made}) == 3
+
+
+def test_splits_hand_on_every_option_of_prepare():
+    table = data.load("heart").rename(columns={"target": "ill", "hospital": "ward"})
+    ((train, test),) = data.splits(table, 1, target="ill", hospital="ward", share=0.2)
+    assert train.names == test.names and abs(test.sizes.sum() / len(table) - 0.2) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"count": 0}, "count must be a whole number, at least 1"),
+        ({"count": 2.0}, "count must be a whole number"),
+        ({"first": -1}, "first must be a whole number, at least 0"),
+        ({"rng": 0}, "splits makes its own seeds.*first="),
+    ],
+)
+def test_splits_without_a_sensible_number_or_with_a_generator_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        data.splits(data.load("heart"), **options)
