@@ -122,6 +122,27 @@ def stack(X, y, groups, *, most_padding=MOST_PADDING):
     formula of a hospital would need a second, ragged form that students would have to read. Hospitals of one
     size have no padding, and are never refused.
     """
+    X, y, groups = checked(X, y, groups)
+    names, hospital = whose_record(groups)
+    sizes = np.bincount(hospital)
+    if most_padding is not None:
+        affordable(names, sizes, (X.shape[1] + 2) * X.itemsize, number("most_padding", most_padding, least=0))
+    order = np.argsort(hospital, kind="stable")
+    k = hospital[order]
+    seat = np.arange(len(k)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    K, n = len(names), sizes.max()
+    stacked = Hospitals(
+        np.zeros((K, X.shape[1], n), X.dtype).mT,  # a feature lies together in memory: products run along records
+        np.zeros((K, n), X.dtype),
+        np.zeros((K, n), X.dtype),
+        names,
+    )
+    stacked.X[k, seat], stacked.y[k, seat], stacked.w[k, seat] = X[order], y[order], 1 / sizes[k]
+    return stacked
+
+
+def checked(X, y, groups):
+    """Records, labels and hospitals as arrays of one length, or a sentence about what is wrong with them."""
     columns = list(getattr(X, "columns", range(np.ndim(X) and np.shape(X)[-1])))
     kinds = list(getattr(X, "dtypes", []))
     for column, kind in zip(columns, kinds, strict=False):
@@ -144,22 +165,7 @@ def stack(X, y, groups, *, most_padding=MOST_PADDING):
         raise ValueError(f"column {columns[np.argwhere(np.isinf(X))[0, 1]]!r} has an infinite value. Correct it first.")
     if np.isnan(X).all(0).any():
         raise ValueError(f"column {columns[np.argmax(np.isnan(X).all(0))]!r} is missing in every record. Drop it.")
-    names, hospital = whose_record(groups)
-    sizes = np.bincount(hospital)
-    if most_padding is not None:
-        affordable(names, sizes, (X.shape[1] + 2) * X.itemsize, number("most_padding", most_padding, least=0))
-    order = np.argsort(hospital, kind="stable")
-    k = hospital[order]
-    seat = np.arange(len(k)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    K, n = len(names), sizes.max()
-    stacked = Hospitals(
-        np.zeros((K, X.shape[1], n), X.dtype).mT,  # a feature lies together in memory: products run along records
-        np.zeros((K, n), X.dtype),
-        np.zeros((K, n), X.dtype),
-        names,
-    )
-    stacked.X[k, seat], stacked.y[k, seat], stacked.w[k, seat] = X[order], y[order], 1 / sizes[k]
-    return stacked
+    return X, y, groups
 
 
 def affordable(names, sizes, record, most):
@@ -177,8 +183,10 @@ def affordable(names, sizes, record, most):
 
 def plain(values):
     """A NumPy array: of floats, with NaN where it is missing, for a table or column of pandas' own number types."""
-    array, kinds = np.asarray(values), {getattr(kind, "kind", "O") for kind in np.ravel(getattr(values, "dtypes", "O"))}
-    return values.to_numpy(float, na_value=np.nan) if array.dtype == object and kinds <= set("fiub") else array
+    array = np.asarray(values)
+    kinds = {getattr(kind, "kind", "O") for kind in np.ravel(getattr(values, "dtypes", "O"))}
+    numeric = kinds <= set("fiub")
+    return values.to_numpy(float, na_value=np.nan) if array.dtype == object and numeric else array
 
 
 def as_they_are(groups):
@@ -215,7 +223,7 @@ def whose_record(groups):
                 "records, or let it go with remove_unused_categories()."
             )
     if values.dtype.kind == "U" and all(map(NUMERAL.fullmatch, names)):  # text, but 2 comes before 10 all the same
-        order = sorted(range(len(names)), key=lambda k: (float(names[k]), names[k]))
+        order = sorted(range(len(names)), key=lambda k: float(names[k]))  # stable: 01 stays before 1
         names, hospital = [names[k] for k in order], np.argsort(order)[hospital]
     return tuple(names), hospital
 
@@ -240,7 +248,8 @@ def train_test(hospitals, share=0.3, *, rng):
     rank = np.empty(k.size, int)
     rank[shuffled] = np.arange(k.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     held = rank < np.round(share * sizes)[group]
-    lost = sorted(set(hospitals.names) - set(names[held])) or sorted(set(hospitals.names) - set(names[~held]))
+    here = set(hospitals.names)
+    lost = sorted(here - set(names[held])) or sorted(here - set(names[~held]))
     if lost:
         raise ValueError(f"hospital {lost[0]!r} is too small to split with share = {share}: one side has no record.")
     halves = [stack(X[half], y[half], k[half], most_padding=None) for half in (~held, held)]  # padded before already
@@ -283,7 +292,8 @@ def standardise(hospitals, mean, std):
     array([-1.,  0.,  1.])
     """
     z = (hospitals.X - mean) / std
-    return hospitals._replace(X=np.where((hospitals.w[..., None] > 0) & ~np.isnan(z), z, 0).astype(hospitals.X.dtype))
+    known = (hospitals.w[..., None] > 0) & ~np.isnan(z)
+    return hospitals._replace(X=np.where(known, z, 0).astype(hospitals.X.dtype))
 
 
 def prepare(table, *, rng, target="target", hospital="hospital", share=0.3, most_padding=MOST_PADDING):
