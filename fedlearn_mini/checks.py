@@ -6,6 +6,7 @@ They stand where a person's settings and outside data come in. Inside, formulas 
 import difflib
 import math
 import numbers
+import re
 
 import numpy as np
 
@@ -45,6 +46,15 @@ def title(metric):
     return getattr(getattr(metric, "func", metric), "__name__", type(metric).__name__)
 
 
+NUMERAL = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
+
+
+def in_order(names):
+    """The places of names (K,) in order: by size where all are numbers (2 before 10, 01 before 1), else as text."""
+    size = float if all(map(NUMERAL.fullmatch, names)) else (lambda name: 0)
+    return sorted(range(len(names)), key=lambda k: (size(names[k]), names[k]))
+
+
 def meant(word, known):
     """' Did you mean …?' with the nearest known name, or a list of what there is."""
     known = [str(k) for k in known]
@@ -76,5 +86,5 @@ def trainable(hospitals, model):
     if k.size and model.chances:
         raise ValueError(
             f"hospital {hospitals.names[k[0]]!r} has the label {hospitals.y[k[0], seat[0]]:g}, but this model predicts "
-            "chances: labels must be 0 and 1. Give their codes to data.clean."
+            "chances: labels must be 0 and 1. Give their codes to tables.clean."
         )

@@ -131,8 +131,8 @@ def permutation_importance(metric, model, theta, hospitals, *, repeats=5, rng):
     Breiman 2001, Machine Learning 45. Correlated features share their importance. Notebook 10.
     """
     fall, rng = np.zeros((len(hospitals.names), hospitals.X.shape[-1])), np.random.default_rng(rng)
-    for k in range(len(fall)):
-        X, y = hospitals.one(k)
+    for k, name in enumerate(hospitals.names):
+        X, y = hospitals.one(name)
         own = theta if theta.ndim == 1 else theta[k]
         whole = metric(y, model.predict(own, X))
         for j in range(X.shape[1]):

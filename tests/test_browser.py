@@ -8,7 +8,7 @@ import browser
 import nbformat
 import pytest
 
-from fedlearn_mini import data
+from fedlearn_mini import tables
 
 pytest.importorskip("playwright", reason="Playwright is not installed: pip install -e '.[test]'")
 pytestmark = pytest.mark.skipif(
@@ -38,7 +38,7 @@ LivePanel(fig, [line], move, alt="a line", x=slider(0.4, 0.0, 1.0, 0.1, "x"))
 @pytest.fixture(scope="module")
 def tab_and_address(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
-    for notebook in (data.FOLDER.parent / "notebooks").glob("0[06]*.ipynb"):
+    for notebook in (tables.FOLDER.parent / "notebooks").glob("0[06]*.ipynb"):
         shutil.copy(notebook, folder)
     fragile = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(FRAGILE)])
     fragile.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}

@@ -28,9 +28,9 @@ def test_hints_differ_from_each_other(number):
 
 
 def test_every_notebook_has_its_exercises_and_three_quiz_questions():
-    from fedlearn_mini import data
+    from fedlearn_mini import tables
 
-    notebooks = sorted((data.FOLDER.parent / "notebooks").glob("*.ipynb"))
+    notebooks = sorted((tables.FOLDER.parent / "notebooks").glob("*.ipynb"))
     assert {n[:2] for n in exercises.bank()} == {path.stem[:2] for path in notebooks}
     for notebook in range(len(notebooks)):
         numbers = [n for n in exercises.bank() if n.startswith(f"{notebook:02d}.")]

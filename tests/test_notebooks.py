@@ -5,9 +5,9 @@ import re
 import nbformat
 import pytest
 
-from fedlearn_mini import data, exercises
+from fedlearn_mini import exercises, tables
 
-FOLDER = data.FOLDER.parent / "notebooks"
+FOLDER = tables.FOLDER.parent / "notebooks"
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in sorted(FOLDER.glob("*.ipynb"))}
 pytestmark = pytest.mark.parametrize("name", NOTEBOOKS)
 

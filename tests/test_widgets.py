@@ -8,10 +8,10 @@ import pytest
 from matplotlib.textpath import TextPath
 from PIL import Image
 
-from fedlearn_mini import data, plots
+from fedlearn_mini import plots, tables
 from fedlearn_mini.widgets import LivePanel, choice, log_slider, slider
 
-NOTEBOOKS = sorted((data.FOLDER.parent / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((tables.FOLDER.parent / "notebooks").glob("*.ipynb"))
 
 
 def test_a_slider_shows_as_many_digits_as_its_step_has():
