@@ -6,6 +6,7 @@ values out, and chance as in `chance`, so that a run which was saved and resumed
 bit. Derived in notebook 03; whole runs are in `federation`.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from .checks import shaped
 from .data import Hospitals
 from .desk import Desk, attendance, spanned
 from .hospital import Job
-from .models import Model, length
+from .models import Model
 from .plan import Pieces, Plan, pieces
 from .wire import Letters
 
@@ -203,7 +204,7 @@ def recorded(order, invited, sent, letters, waiting, accepted, update, parts, de
         "round": order.round + 1,
         "hospitals": letters["seat"].size,
         "refused": ", ".join(desk.names[seat] for seat in refused),
-        "update_norm": float(length(update)),
+        "update_norm": math.sqrt(update.dot(update)),
         "bytes_up": seats.size * cargo,
         "bytes_down": invited.size * cargo,
         "who": Who(*who if desk.rows is None else (desk.rows[seats] for seats in who)),
@@ -246,7 +247,7 @@ def collect(order: Order, parts: Pieces, hospitals: Hospitals, desk: Desk, kept:
     for seats in blocks(present, hospitals, P, parts.plan):
         rows, mine = desk.at(seats), {name: part[spanned(seats)] for name, part in kept.items()}
         records = hospitals.X[rows], hospitals.y[rows], hospitals.w[rows]
-        letter, mine = at_hospital(order, parts, mine, *records, desk.sizes[seats], dice._replace(seats=seats))
+        letter, mine = at_hospital(order, parts, mine, *records, desk.sizes[seats], dice.at(seats))
         if seats.size == k:
             return letter, mine
         for pages, page in ((letters, letter), (tried, mine)):
@@ -261,7 +262,7 @@ def collect(order: Order, parts: Pieces, hospitals: Hospitals, desk: Desk, kept:
 def blocks(seats, hospitals: Hospitals, P, plan: Plan):
     """Seats, so many at a time that what they work on fits about into a processor's cache."""
     block = plan.block or max(1, 2**17 // max(P, hospitals.X[0].size))
-    return (seats[at : at + block] for at in range(0, seats.size, block))
+    return [seats[at : at + block] for at in range(0, seats.size, block)]
 
 
 def settled(state: State, tried: dict, present, accepted) -> State:
