@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from .checks import meant, number
+from .folders import DATA as FOLDER
 
-FOLDER = Path(__file__).resolve().parent.parent / "data"
 MISSING = ("", "?", "-", "na", "n/a", "nan", "none", "null", "missing", "unknown")  # in any case
 
 
