@@ -63,6 +63,19 @@ def per_hospital(metric, model, theta, hospitals):
     return values
 
 
+def average_loss(model, theta, hospitals):
+    """Σₖ nₖ Lₖ(θ) / Σₖ nₖ: what the federation minimises, one number."""
+    sizes = hospitals.sizes
+    return float(sizes @ model.loss(theta, hospitals.X, hospitals.y, hospitals.w) / sizes.sum())
+
+
+def pooled_scores(model, theta, hospitals, metrics):
+    """{metric's name: its value over all records of all hospitals together}."""
+    seen = hospitals.w > 0
+    y, p = hospitals.y[seen], model.predict(theta, hospitals.X)[seen]
+    return {title(metric): float(metric(y, p)) for metric in metrics}
+
+
 def calibration(y, p, bins=10):
     """In `bins` equal slices of [0, 1]: mean prediction, share that is diseased, and number of records, each (bins,).
 
@@ -118,8 +131,8 @@ def permutation_importance(metric, model, theta, hospitals, *, repeats=5, rng):
     Breiman 2001, Machine Learning 45. Correlated features share their importance. Notebook 10.
     """
     fall, rng = np.zeros((len(hospitals.names), hospitals.X.shape[-1])), np.random.default_rng(rng)
-    for k in range(len(fall)):
-        X, y = hospitals.one(k)
+    for k, name in enumerate(hospitals.names):
+        X, y = hospitals.one(name)
         own = theta if theta.ndim == 1 else theta[k]
         whole = metric(y, model.predict(own, X))
         for j in range(X.shape[1]):

@@ -9,17 +9,17 @@ from .checks import number
 
 
 class Server(NamedTuple):
-    """init(theta) -> memory, and step(theta, update, memory) -> theta, memory.
+    """What the server does with the aggregated update, and what it remembers.
 
-    update (P,) is the aggregated Δ. memory is a dict of arrays that the server carries from round to round
-    (empty for plain averaging); it is saved with the state.
+    init  theta (P,) -> memory, {name: array} that is carried from round to round and saved; {} for plain averaging
+    step  (theta (P,), update Δ (P,), memory) -> theta, memory
     """
 
     init: Callable
     step: Callable
 
 
-def fedavg(lr=1.0, momentum=0.0):
+def fedavg(lr=1.0, momentum=0.0) -> Server:
     """m ← βm + Δ, θ ← θ + ηm. At lr = 1 and momentum β = 0 the new model is the average of the hospitals' models.
 
     McMahan et al. 2017, arXiv:1602.05629; with momentum it is FedAvgM (Hsu et al. 2019, arXiv:1909.06335),
@@ -35,7 +35,7 @@ def fedavg(lr=1.0, momentum=0.0):
     return Server(lambda theta: {"m": np.zeros_like(theta)} if momentum else {}, step)
 
 
-def adaptive(v_next, lr, beta1, tau):
+def adaptive(v_next, lr, beta1, tau) -> Server:
     """m ← β₁m + (1 − β₁)Δ, v ← v_next(v, Δ²), θ ← θ + ηm/(√v + τ); v starts at τ².
 
     Algorithm 2 of Reddi et al. 2021 (arXiv:2003.00295), which has no bias correction. As τ → ∞ with η = 2τ·η′
@@ -45,6 +45,7 @@ def adaptive(v_next, lr, beta1, tau):
     number("beta1", beta1, least=0, below=1)
     number("tau", tau, above=0)
 
+    @np.errstate(over="ignore", invalid="ignore")  # a v that is ∞ is seen by who asks whether the run diverged
     def step(theta, update, memory):
         m = beta1 * memory["m"] + (1 - beta1) * update
         v = v_next(memory["v"], update**2)
@@ -53,16 +54,16 @@ def adaptive(v_next, lr, beta1, tau):
     return Server(lambda theta: {"m": np.zeros_like(theta), "v": np.full_like(theta, tau**2)}, step)
 
 
-def fedadagrad(lr=0.1, beta1=0.0, tau=1e-3):
+def fedadagrad(lr=0.1, beta1=0.0, tau=1e-3) -> Server:
     """`adaptive` with v ← v + Δ²: it divides by more and more."""
     return adaptive(lambda v, squared: v + squared, lr, beta1, tau)
 
 
-def fedadam(lr=0.1, beta1=0.9, beta2=0.99, tau=1e-3):
+def fedadam(lr=0.1, beta1=0.9, beta2=0.99, tau=1e-3) -> Server:
     """`adaptive` with v ← β₂v + (1 − β₂)Δ²: a moving average of the squares."""
     return adaptive(lambda v, squared: beta2 * v + (1 - beta2) * squared, lr, beta1, tau)
 
 
-def fedyogi(lr=0.1, beta1=0.9, beta2=0.99, tau=1e-3):
+def fedyogi(lr=0.1, beta1=0.9, beta2=0.99, tau=1e-3) -> Server:
     """`adaptive` with v ← v − (1 − β₂)Δ² sign(v − Δ²): v moves by what came in, not by what it was."""
     return adaptive(lambda v, squared: v - (1 - beta2) * squared * np.sign(v - squared), lr, beta1, tau)

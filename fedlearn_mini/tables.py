@@ -13,13 +13,35 @@ from pathlib import Path
 import numpy as np
 
 from .checks import meant, number
-from .folders import DATA as FOLDER
 
 MISSING = ("", "?", "-", "na", "n/a", "nan", "none", "null", "missing", "unknown")  # in any case
 
 
+def written(name):
+    """A hospital's name as text: a whole number without a point, bytes as what they say.
+
+    >>> written(1.0), written(b"Basel"), written(2.5)
+    ('1', 'Basel', '2.5')
+    """
+    if isinstance(name, bytes):
+        return name.decode(errors="backslashreplace")
+    if isinstance(name, (float, np.floating)) and name.is_integer():
+        return str(int(name))
+    return str(name)
+
+
 def read(path, *, sep=",", encoding="utf-8", target=None, most_bytes=10**9, most_columns=10_000):
     """A table of text, exactly as the file has it: leading zeros stay, and 'NA' stays 'NA'. `clean` comes next.
+
+    path            of a CSV file; empty lines are skipped
+    sep             what stands between the cells
+    encoding        how letters are stored; Excel often writes "cp1252"
+    target          a column that must be there; None: any will do
+    most_bytes      of the file; a larger one is refused
+    most_columns    of the table; a wider one is refused
+
+    >>> read(FOLDER / "messy" / "hospital_A.csv")["patient_id"].head(2).tolist()
+    ['0001', '0002']
 
     Refused in words: a missing, empty or far too large file, another separator or encoding, rows of the wrong length,
     a column name that stands twice, a web page or a git-LFS pointer in the data's place, a target that is not there.
@@ -85,33 +107,6 @@ def read(path, *, sep=",", encoding="utf-8", target=None, most_bytes=10**9, most
     return pd.DataFrame(rows[1:], columns=header, dtype=str)
 
 
-def load(name, raw=False):
-    """A data set of the kit as a table. `data/<name>/README.md` is its card: source, licence, columns, quirks.
-
-    load("heart") is ready for use: `target` is 1 with heart disease, impossible zeros are missing, repeated rows
-    are dropped. load("heart", raw=True) is the file as it stands, 920 patients. Notebook 04 takes the same steps
-    one by one.
-    """
-    if name not in RECIPES:
-        raise ValueError(f"there is no data set {name!r}. {meant(name, RECIPES)}")
-    if not FOLDER.is_dir():
-        raise FileNotFoundError(
-            "the data folder is not beside the package. Install the kit from its own folder: pip install -e ."
-        )
-    table, _ = clean(read(FOLDER / name / f"{name}.csv"), text=("hospital", "id"))
-    return table if raw else RECIPES[name](table)
-
-
-def heart(table):
-    """From the published file to a table that can be trained on (notebook 04, step by step)."""
-    table = table.drop_duplicates(subset=[c for c in table if c != "id"])
-    table = table.mask(table[["chol", "trestbps"]].eq(0).reindex(columns=table.columns, fill_value=False))
-    return table.assign(target=(table["num"] > 0).astype(float)).drop(columns=["num", "id"]).reset_index(drop=True)
-
-
-RECIPES = {"heart": heart}
-
-
 def clean(
     table,
     *,
@@ -127,10 +122,24 @@ def clean(
 ):
     """Text to numbers, one rule at a time: -> table, notes (a sentence for everything that was changed).
 
-    rename {old: new} · missing, words that mean "not known" · decimal "." or "," · codes {column: {"yes": 1}} ·
-    scale {column: factor} to another unit · dates {column: format} · limits {column: (low, high)}, values outside
-    become missing · text, columns left as text · id, the column that names a patient: the same patient twice with
-    the same record is kept once, with different records it is an error. The table that came in is unchanged.
+    rename     {old: new}               columns get other names; the options below use the new ones. None: none
+    missing    words                    cells that mean "not known", in any case. (): none; default: MISSING
+    decimal    "." or ","               the sign before the fraction
+    codes      {column: {"yes": 1}}     the number that a word stands for. None: no words
+    scale      {column: factor}         numbers are multiplied, to another unit. None: stay as they are
+    dates      {column: "%Y-%m-%d"}     the format of a date. None: no dates
+    limits     {column: (low, high)}    values outside become missing. None: all stay
+    text       columns                  left as text. (): all others are numbers
+    id         column                   names a patient: the same one with the same record is kept once, with
+                                        different records refused. None: nobody is looked for
+
+    >>> import pandas as pd
+    >>> raw = pd.DataFrame({"age": ["50", "?"], "ill": ["yes", "no"]})
+    >>> table, notes = clean(raw, codes={"ill": {"yes": 1, "no": 0}})
+    >>> table["ill"].tolist(), notes
+    ([1.0, 0.0], ['marked as missing: 1 in age'])
+
+    The table that came in is unchanged.
     """
     import pandas as pd
 
@@ -138,21 +147,12 @@ def clean(
     missing, text = [(words,) if isinstance(words, str) else words for words in (missing, text)]
     known(table, {"rename": rename or {}})
     table = table.rename(columns=rename or {})
-    known(
-        table,
-        {"codes": codes, "scale": scale, "dates": dates, "limits": limits, "text": text, "id": [id] if id else []},
-    )
+    options = {"codes": codes, "scale": scale, "dates": dates, "limits": limits, "text": text}
+    known(table, options | {"id": [id] if id else []})
     twice = table.columns[table.columns.duplicated()]
     if len(twice):
         raise ValueError(f"rename gives the name {twice[0]!r} to two columns. Choose another for one of them.")
-    for column, factor in scale.items():
-        number(f"the scale of {column!r}", factor, above=0)
-    for option, columns in {"scale": scale, "limits": limits}.items():
-        for column in set(columns) & {*codes, *dates, *text, id}:
-            raise ValueError(f"{option}: column {column!r} is not read as a number here. Leave it out of {option}.")
-    for column, (low, high) in limits.items():
-        if not low < high:
-            raise ValueError(f"limits of {column!r}: the lower limit must be below the upper one, not {(low, high)}.")
+    sensible(scale, limits, {*codes, *dates, *text, id})
     missing = {str(word).strip().lower() for word in missing}
     cells = table.astype(str).apply(lambda column: column.str.strip())
     unknown = cells.apply(lambda column: column.str.lower()).isin(missing)
@@ -173,17 +173,34 @@ def clean(
         outside = (table[column] < low) | (table[column] > high)
         table[column] = table[column].mask(outside)
         note(notes, pd.Series({column: outside.sum()}), f"outside {low}–{high}, marked as missing")
-    if id is not None:
-        if table[id].isna().any():
-            refuse(id, table[id].isna(), "is missing, so that repeated patients cannot be found. Give every row an id")
-        again = table.duplicated()
-        note(notes, pd.Series({id: again.sum()}), "repeated records dropped")
-        table = table[~again].reset_index(drop=True)
-        twice = table.duplicated(subset=id, keep=False)
-        if twice.any():
-            first = ", ".join(str(row + 1) for row in np.flatnonzero(twice)[:4])
-            raise ValueError(f"column {id!r}: one patient has different records (rows {first} after cleaning).")
-    return table, notes
+    return (table if id is None else once(table, id, notes)), notes
+
+
+def sensible(scale, limits, others):
+    """Refuse a scale or limits that cannot be meant; others: columns that are not read as numbers."""
+    for column, factor in scale.items():
+        number(f"the scale of {column!r}", factor, above=0)
+    for option, columns in {"scale": scale, "limits": limits}.items():
+        for column in set(columns) & others:
+            raise ValueError(f"{option}: column {column!r} is not read as a number here. Leave it out of {option}.")
+    for column, (low, high) in limits.items():
+        if not low < high:
+            raise ValueError(f"limits of {column!r}: the lower limit must be below the upper one, not {(low, high)}.")
+
+
+def once(table, id, notes):
+    """Every patient once: repeated records are dropped, different records of one patient are refused."""
+    import pandas as pd
+
+    refuse(id, table[id].isna(), "is missing, so that repeated patients cannot be found. Give every row an id")
+    again = table.duplicated()
+    note(notes, pd.Series({id: again.sum()}), "repeated records dropped")
+    table = table[~again].reset_index(drop=True)
+    twice = table.duplicated(subset=id, keep=False)
+    if twice.any():
+        first = ", ".join(str(row + 1) for row in np.flatnonzero(twice)[:4])
+        raise ValueError(f"column {id!r}: one patient has different records (rows {first} after cleaning).")
+    return table
 
 
 def known(table, options):
@@ -229,17 +246,48 @@ def refuse(column, bad, why):
 def combine(tables, *, id=None):
     """One table from {hospital: table}: columns matched by name, whatever their order, plus a column `hospital`.
 
-    Refused: a column that one hospital lacks, or a patient who stands in two hospitals. A warning names a column
-    whose median differs more than fivefold between hospitals: most often that is a unit (mg/dL and mmol/L).
+    tables    {hospital: table}, each with at least one record
+    id        the column that names a patient: who stands in two hospitals is refused. None: nobody is looked for
+
+    >>> import pandas as pd
+    >>> combine({"A": pd.DataFrame({"age": [50]}), "B": pd.DataFrame({"age": [60]})})["hospital"].tolist()
+    ['A', 'B']
+
+    Refused as well: a hospital without a record, two names that are written alike, a column that one hospital lacks.
+    A warning names a column whose median differs more than fivefold between hospitals: most often that is a unit
+    (mg/dL and mmol/L).
     """
     import pandas as pd
 
     if not tables:
         raise ValueError("there is no table to combine: give {hospital: table}, at least one.")
+    names = [written(name) for name in tables]
+    alike = sorted({name for name in names if names.count(name) > 1})
+    if alike:
+        raise ValueError(f"two hospitals are written {alike[0]!r}, as 1 and '1' are. Give one of them another name.")
     for name, table in tables.items():
         known(table, {f"hospital {name!r}, id": [id] if id else []})
         if "hospital" in table:
             raise ValueError(f"hospital {name!r} already has a column 'hospital'. Rename it: this name is needed here.")
+        if len(table) == 0:
+            raise ValueError(
+                f"hospital {name!r} has no record, and would vanish here. Leave it out, or look for what emptied it."
+            )
+    columns = same_columns(tables)
+    warn_of_units(tables)
+    table = pd.concat({name: t[columns] for name, t in tables.items()}, names=["hospital"])
+    table = table.reset_index("hospital").reset_index(drop=True)
+    if id is not None and table.duplicated(subset=id).any():
+        both = sorted(set(map(written, table.loc[table.duplicated(subset=id, keep=False), "hospital"])))
+        raise ValueError(
+            f"column {id!r}: the same patient stands in more than one hospital ({', '.join(both)}). Keep one of the "
+            "records: otherwise it can be trained on here and tested on there."
+        )
+    return table
+
+
+def same_columns(tables):
+    """The columns of the first hospital, or a ValueError where another has one less or one more."""
     first, columns = next((name, list(table.columns)) for name, table in tables.items())
     for name, table in tables.items():
         for lacking in set(columns) - set(table.columns):
@@ -250,7 +298,14 @@ def combine(tables, *, id=None):
             raise ValueError(
                 f"hospital {name!r} has a column {extra!r}, which {first!r} lacks. Drop it, or add it there."
             )
-    medians = pd.DataFrame({name: t.median(numeric_only=True) for name, t in tables.items()})
+    return columns
+
+
+def warn_of_units(tables):
+    """A warning for each column whose median differs more than fivefold between hospitals."""
+    import pandas as pd
+
+    medians = pd.DataFrame({name: t.median(numeric_only=True).astype(float) for name, t in tables.items()})
     for column, row in medians.iterrows():
         row = row[row > 0]  # a column of mostly zeros says nothing about units
         if len(row) > 1 and row.max() > 5 * row.min():
@@ -258,14 +313,5 @@ def combine(tables, *, id=None):
             warnings.warn(
                 f"column {column!r}: the median is {row[low]:g} in {low!r} and {row[high]:g} in {high!r}. "
                 "Is it the same unit?",
-                stacklevel=2,
+                stacklevel=3,
             )
-    table = pd.concat({name: t[columns] for name, t in tables.items()}, names=["hospital"])
-    table = table.reset_index("hospital").reset_index(drop=True)
-    if id is not None and table.duplicated(subset=id).any():
-        names = sorted(set(table.loc[table.duplicated(subset=id, keep=False), "hospital"]))
-        raise ValueError(
-            f"column {id!r}: the same patient stands in more than one hospital ({', '.join(names)}). Keep one of the "
-            "records: otherwise it can be trained on here and tested on there."
-        )
-    return table

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from fedlearn_mini import attacks, data, local, models
-from fedlearn_mini.federation import Plan, alone
+from fedlearn_mini import attacks, data, hospital, models
+from fedlearn_mini.federation import alone
+from fedlearn_mini.plan import Plan
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def test_one_patient_is_read_off_a_federated_update_whatever_the_learning_rate(h
     d, h = X.shape[1], 64
     model = models.mlp(d, (h, h))
     start = model.init(np.random.default_rng(1))
-    update = local.sgd(model, start, X, y, np.ones(1), lr=0.03, steps=steps) - start
+    update = hospital.sgd(model, start, X, y, np.ones(1), lr=0.03, steps=steps) - start
     candidates = attacks.invert_gradient(*first_layer(update, d, h))
     assert attacks.revealed(candidates, X).all()
     assert np.isnan(candidates).any()  # a neuron that stayed silent says nothing, and says so
@@ -131,7 +132,7 @@ def test_clopper_pearson_limits_are_the_published_ones(successes, trials, low, h
 
 
 def test_the_audit_stays_below_the_truth_and_finds_noise_that_is_too_small(rng):
-    from fedlearn_mini.privacy import epsilon
+    from fedlearn_mini.accountant import epsilon
 
     claimed = epsilon(1, 1, 1, 1e-5, "pld")
     right = attacks.audit(1 + rng.normal(size=4000), rng.normal(size=4000), 1e-5)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedlearn_mini import data, models
+from fedlearn_mini import data, models, tables
 
 UCI = Path(os.environ.get("FEDLEARN_ORIGINALS", Path(__file__).parents[2] / "shared" / "data")) / "heart"
 COLUMNS = "age sex cp trestbps chol fbs restecg thalach exang oldpeak slope ca thal num".split()
@@ -58,7 +58,7 @@ def test_the_file_is_the_one_that_was_compared():
     """The fingerprint holds where the independent copy is absent; data/README files say what was compared."""
     import hashlib
 
-    content = (data.FOLDER / "heart" / "heart.csv").read_bytes()
+    content = (tables.FOLDER / "heart" / "heart.csv").read_bytes()
     assert hashlib.sha256(content).hexdigest() == "17d5d189e5c2c00cd1279c62f1e4f9a127f7646cafea88a94b94b118ebce3ed2"
 
 
@@ -67,7 +67,7 @@ def test_the_file_is_the_one_that_was_compared():
 
 @pytest.fixture(scope="module")
 def maker():
-    spec = importlib.util.spec_from_file_location("prepare", data.FOLDER / "prepare.py")
+    spec = importlib.util.spec_from_file_location("prepare", tables.FOLDER / "prepare.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -78,7 +78,7 @@ def test_the_messy_files_are_made_again_byte_for_byte(maker, tmp_path, monkeypat
     monkeypatch.setattr(maker, "HERE", tmp_path)
     maker.messy()
     for made in sorted((tmp_path / "messy").iterdir()):
-        assert made.read_bytes() == (data.FOLDER / "messy" / made.name).read_bytes(), made.name
+        assert made.read_bytes() == (tables.FOLDER / "messy" / made.name).read_bytes(), made.name
 
 
 def test_an_unknown_package_file_is_refused(maker, monkeypatch):
@@ -91,15 +91,15 @@ def test_an_unknown_package_file_is_refused(maker, monkeypatch):
 
 
 def cleaned():
-    A, _ = data.clean(
-        data.read(data.FOLDER / "messy" / "hospital_A.csv"),
+    A, _ = tables.clean(
+        tables.read(tables.FOLDER / "messy" / "hospital_A.csv"),
         rename={"systolic_mmHg": "pressure", "cholesterol_mg_dl": "cholesterol"},
         scale={"cholesterol": 1 / 38.67},
         dates={"visit": "%Y-%m-%d"},
         id="patient_id",
     )
-    B, _ = data.clean(
-        data.read(data.FOLDER / "messy" / "hospital_B.csv", sep=";", encoding="latin-1"),
+    B, _ = tables.clean(
+        tables.read(tables.FOLDER / "messy" / "hospital_B.csv", sep=";", encoding="latin-1"),
         rename={
             "Patient": "patient_id",
             "Aufnahme": "visit",
@@ -108,16 +108,16 @@ def cleaned():
             "Blutdruck": "pressure",
             "Cholesterin (mmol/L)": "cholesterol",
         },
-        missing=(*data.MISSING, "unbekannt"),
+        missing=(*tables.MISSING, "unbekannt"),
         decimal=",",
         codes={"male": {"nein": 0, "ja": 1}, "target": {"nein": 0, "ja": 1}},
         dates={"visit": "%d.%m.%Y"},
         id="patient_id",
     )
-    C, _ = data.clean(
-        data.read(data.FOLDER / "messy" / "hospital_C.csv"),
+    C, _ = tables.clean(
+        tables.read(tables.FOLDER / "messy" / "hospital_C.csv"),
         rename={"visit_date": "visit", "sex": "male", "bp": "pressure", "chol_mmol": "cholesterol"},
-        missing=(*data.MISSING, "-9"),
+        missing=(*tables.MISSING, "-9"),
         codes={"male": {"F": 0, "M": 1}},
         dates={"visit": "%m/%d/%Y"},
         limits={"pressure": (50, 300)},
@@ -127,8 +127,8 @@ def cleaned():
 
 
 def test_cleaning_the_three_messy_files_gives_the_known_table():
-    table = data.combine(cleaned(), id="patient_id")
-    truth = pd.read_csv(data.FOLDER / "messy" / "clean.csv", dtype={"patient_id": str}, parse_dates=["visit"])
+    table = tables.combine(cleaned(), id="patient_id")
+    truth = pd.read_csv(tables.FOLDER / "messy" / "clean.csv", dtype={"patient_id": str}, parse_dates=["visit"])
     table = table.sort_values("patient_id").reset_index(drop=True)[truth.columns]
     table["cholesterol"] = table["cholesterol"].round(1)
     pd.testing.assert_frame_equal(table, truth, check_dtype=False)
@@ -136,23 +136,23 @@ def test_cleaning_the_three_messy_files_gives_the_known_table():
 
 
 def test_cleaning_says_what_it_changed_and_leaves_the_table_that_came_in():
-    raw = data.read(data.FOLDER / "messy" / "hospital_A.csv")
+    raw = tables.read(tables.FOLDER / "messy" / "hospital_A.csv")
     before = raw.copy()
-    _, notes = data.clean(raw, text=("visit",), id="patient_id")
+    _, notes = tables.clean(raw, text=("visit",), id="patient_id")
     assert notes[0].startswith("marked as missing: ") and "in systolic_mmHg" in notes[0]
     assert notes[1] == "repeated records dropped: 3 in patient_id"
     pd.testing.assert_frame_equal(raw, before)
 
 
 def test_another_unit_is_noticed_also_beside_a_hospital_of_zeros():
-    tables = cleaned()
-    tables["A"]["cholesterol"] *= 38.67
-    tables["C"]["cholesterol"] = 0.0
+    parts = cleaned()
+    parts["A"]["cholesterol"] *= 38.67
+    parts["C"]["cholesterol"] = 0.0
     with pytest.warns(UserWarning, match="'cholesterol': the median is .* in .* and .* in 'A'. Is it the same unit"):
-        data.combine(tables)
+        tables.combine(parts)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        data.combine(cleaned())
+        tables.combine(cleaned())
 
 
 # ---------------------------------------------------------------- hospitals
@@ -388,3 +388,36 @@ def test_synthetic_hospitals_differ_as_alpha_and_beta_say():
 
 def test_a_column_splits_by_its_values():
     assert data.split_by_column([1, "b", 1]).tolist() == ["1", "b", "1"]
+
+
+# ---------------------------------------------------------------- the same table, split again and again
+
+
+def test_split_s_is_the_table_prepared_with_seed_s():
+    table = data.load("heart")
+    made = data.splits(table, 3, first=4, share=0.5)
+    assert len(made) == 3 and len(data.splits(table)) == 10
+    for seed, halves in zip((4, 5, 6), made, strict=True):
+        for mine, theirs in zip(halves, data.prepare(table, rng=np.random.default_rng(seed), share=0.5), strict=True):
+            assert mine.names == theirs.names and all((a == b).all() for a, b in zip(mine[:3], theirs[:3], strict=True))
+    assert len({test.X.sum() for _, test in made}) == 3
+
+
+def test_splits_hand_on_every_option_of_prepare():
+    table = data.load("heart").rename(columns={"target": "ill", "hospital": "ward"})
+    ((train, test),) = data.splits(table, 1, target="ill", hospital="ward", share=0.2)
+    assert train.names == test.names and abs(test.sizes.sum() / len(table) - 0.2) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"count": 0}, "count must be a whole number, at least 1"),
+        ({"count": 2.0}, "count must be a whole number"),
+        ({"first": -1}, "first must be a whole number, at least 0"),
+        ({"rng": 0}, "splits makes its own seeds.*first="),
+    ],
+)
+def test_splits_without_a_sensible_number_or_with_a_generator_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        data.splits(data.load("heart"), **options)

@@ -3,7 +3,7 @@ import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
-from fedlearn_mini import local, models
+from fedlearn_mini import hospital, models, privacy
 
 
 def central_differences(model, theta, X, y, w, h=1e-6):
@@ -39,7 +39,7 @@ def test_beyond_what_a_float_holds_the_answer_is_still_right_and_nothing_warns(z
     theta, label = np.array([1.0, 0.0]), np.array([float(z < 0)])  # the wrong label, surely
     assert model.predict(theta, X) == float(z > 0)
     assert np.allclose(
-        local.sgd(model, theta, X, label, w, lr=1e-4, steps=1), theta - 1e-4 * np.sign(z) * np.array([z, 1])
+        hospital.sgd(model, theta, X, label, w, lr=1e-4, steps=1), theta - 1e-4 * np.sign(z) * np.array([z, 1])
     )
 
 
@@ -53,7 +53,7 @@ def test_the_intercept_is_the_weight_of_a_feature_that_is_one_for_everybody(hosp
         with pytest.raises(ValueError):
             model.grad(theta, wrong, y, w)
         with pytest.raises(ValueError):
-            local.sgd(model, theta, wrong, y, w, lr=1, steps=1)
+            hospital.sgd(model, theta, wrong, y, w, lr=1, steps=1)
 
 
 def test_stacked_hospitals_equal_a_loop(model, hospitals, rng):
@@ -77,7 +77,7 @@ def test_one_model_meets_every_hospital(model, hospitals, rng):
 def test_per_record_gradients_average_to_the_gradient(model, hospitals, rng):
     theta = model.init(rng)
     X, y = hospitals.one(0)
-    each = local.per_record_grad(model, theta, X, y)
+    each = privacy.per_record_grad(model.grad, theta, X, y)
     assert each.shape == (len(y), model.P)
     assert np.allclose(each.mean(0), model.grad(theta, X, y, np.full(len(y), 1 / len(y))), atol=1e-12)
 
@@ -98,7 +98,7 @@ def test_linear_regression_finds_scikit_learns_coefficients(hospitals, rng):
     X, _ = hospitals.one(0)
     y = X @ np.arange(5) + 2 + rng.normal(size=len(X))
     model = models.linear(5)
-    theta = local.sgd(model, np.zeros(6), X, y, np.full(len(y), 1 / len(y)), lr=0.3, steps=3000)
+    theta = hospital.sgd(model, np.zeros(6), X, y, np.full(len(y), 1 / len(y)), lr=0.3, steps=3000)
     theirs = LinearRegression().fit(X, y)
     assert np.allclose(theta, [*theirs.coef_, theirs.intercept_], atol=1e-6)
 
@@ -106,7 +106,7 @@ def test_linear_regression_finds_scikit_learns_coefficients(hospitals, rng):
 def test_logistic_regression_finds_scikit_learns_coefficients(rng):
     X = rng.normal(size=(400, 5))
     y = (rng.random(400) < models.sigmoid(X @ np.array([1, -1, 0.5, 0, 0]) + 0.3)).astype(float)
-    theta = local.sgd(models.logistic(5), np.zeros(6), X, y, np.full(400, 1 / 400), lr=1.0, steps=3000)
+    theta = hospital.sgd(models.logistic(5), np.zeros(6), X, y, np.full(400, 1 / 400), lr=1.0, steps=3000)
     theirs = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(X, y)
     assert np.allclose(theta, [*theirs.coef_[0], theirs.intercept_[0]], atol=1e-4)
     assert np.allclose(models.logistic(5).predict(theta, X), theirs.predict_proba(X)[:, 1], atol=1e-4)

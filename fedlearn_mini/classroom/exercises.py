@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import aggregate, attacks, evaluate, local, models, privacy
+from .. import aggregate, attacks, evaluate, hospital, models, privacy
 from ..checks import meant
 
 FOLDER = Path(__file__).with_name("bank")
@@ -56,7 +56,7 @@ def exercise(number):
 
 def value(source):
     """The value of an answer that the bank gives as a line of Python."""
-    tools = (np, aggregate, attacks, evaluate, local, models, privacy)
+    tools = (np, aggregate, attacks, evaluate, hospital, models, privacy)
     return eval(source, {tool.__name__.split(".")[-1].replace("numpy", "np"): tool for tool in tools})
 
 

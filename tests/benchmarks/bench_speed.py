@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from fedlearn_mini import accountant, data, models
-from fedlearn_mini.federation import Plan, rounds
-from fedlearn_mini.local import steps_in
+from fedlearn_mini.federation import rounds
+from fedlearn_mini.hospital import steps_in
+from fedlearn_mini.plan import Plan
 
 pytest.importorskip("pytest_benchmark", reason="pip install -e '.[test,bench]'")
 HEART = (303, 294, 123, 200)
