@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from .checks import meant, number
+from .folders import DATA
 
+FOLDER = DATA
 MISSING = ("", "?", "-", "na", "n/a", "nan", "none", "null", "missing", "unknown")  # in any case
 
 
