@@ -1,8 +1,13 @@
-"""`python -m fedlearn_mini`: is everything here, and does the main thing work? In words, in a few seconds."""
+"""`python -m fedlearn_mini`: is everything here, and does the main thing work? In words, in a few seconds.
+
+`python -m fedlearn_mini copy [folder]` copies the notebooks into a folder, this one by default, and overwrites nothing.
+"""
 
 import importlib.metadata
+import os
 import sys
-from pathlib import Path
+
+from .folders import DATA, NOTEBOOKS
 
 NEEDED = {
     "numpy": (2, 2),
@@ -10,32 +15,37 @@ NEEDED = {
     "matplotlib": (3, 8),
     "pillow": (10, 0),
     "ipywidgets": (8, 1),
-    "jupyterlab": (4, 2),
     "tqdm": (4, 66),
 }
+OPTIONAL = {"jupyterlab": (4, 2)}  # not where the notebooks open in something else: Colab, a hub, an editor
 
 
 def environment():
     """A line per package that the kit needs: 'ok  numpy 2.4.6', or what is wrong and how to mend it."""
     lines = [f"ok  Python {sys.version.split()[0]}"]
-    for name, least in NEEDED.items():
-        wanted = ".".join(map(str, least))
-        try:
-            found = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            lines.append(f'no  {name} is missing. Install it with: pip install "{name}>={wanted}"')
-            continue
-        new_enough = tuple(int(part) for part in found.split(".")[:2]) >= least
-        lines.append(
-            f"ok  {name} {found}"
-            if new_enough
-            else f'no  {name} {found} is too old. Update it with: pip install --upgrade "{name}>={wanted}"'
-        )
-    here = (Path(__file__).resolve().parent.parent / "data" / "heart" / "heart.csv").is_file()
-    lines.append(
-        "ok  the hospitals' data" if here else "no  the data folder is missing. Install with: pip install -e ."
-    )
+    lines += [package(name, least) for name, least in NEEDED.items()]
+    lines += [optional(name, least) for name, least in OPTIONAL.items()]
+    here = (DATA / "heart" / "heart.csv").is_file()
+    lines.append("ok  the hospitals' data" if here else "no  the data folder is missing. Install the kit again.")
     return lines
+
+
+def package(name, least):
+    """The line of one package: found, too old or missing."""
+    wanted = ".".join(map(str, least))
+    try:
+        found = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return f'no  {name} is missing. Install it with: pip install "{name}>={wanted}"'
+    if tuple(int(part) for part in found.split(".")[:2]) < least:
+        return f'no  {name} {found} is too old. Update it with: pip install --upgrade "{name}>={wanted}"'
+    return f"ok  {name} {found}"
+
+
+def optional(name, least):
+    """The line of a package that the kit can do without: a missing or an old one is no error."""
+    line = package(name, least)
+    return line if line.startswith("ok") else f"ok  optional, to open the notebooks with it: {line[4:]}"
 
 
 def two_devices():
@@ -67,7 +77,7 @@ def four_hospitals():
     return scoreboard({name: per_hospital(auc, model, theta, test) for name, theta in thetas.items()}, test.names)
 
 
-def main():
+def check():
     """Print the check, then the two federations; 0 if all is well."""
     lines = environment()
     print("\n".join(lines))
@@ -76,9 +86,52 @@ def main():
     (a, b), average = two_devices()
     print(f"\nTwo devices (notebook 01): A {a.round(4)}, B {b.round(4)}, average {average.round(5)}")
     print(f"\nFour hospitals (notebook 03), AUC on held-out patients, 50 rounds:\n{four_hospitals()}")
-    print("\nNext: jupyter lab notebooks/00_start_here.ipynb")
+    print(f"\nNext: {way_in()}")
     return 0
 
 
+def way_in():
+    """How to open the first notebook; who installed a wheel works in copies, which an update does not touch."""
+    if NOTEBOOKS.parent.name == "shipped":
+        return "python -m fedlearn_mini copy (puts the notebooks into this folder), jupyter lab 00_start_here.ipynb"
+    return f"jupyter lab notebooks/00_start_here.ipynb (in {NOTEBOOKS.parent})"
+
+
+def copy(target="."):
+    """Copy the notebooks and say how to open them; 0 if all is well."""
+    from .classroom import course
+
+    try:
+        copied, kept = course.copy(target)
+    except OSError as error:
+        print(f"no  the notebooks could not be copied to {target}: {error.strerror}. Name another folder.")
+        return 1
+    print(f"ok  {copied} notebooks copied, {kept} that were there already kept")
+    first = os.path.join(target, "00_start_here.ipynb")
+    print(f'Next: jupyter lab "{first}"')
+    return 0
+
+
+def main(arguments=()):
+    """Check, or copy; the exit code."""
+    if not arguments:
+        return check()
+    if arguments[0] == "copy" and len(arguments) <= 2:
+        return copy(*arguments[1:])
+    print(__doc__)
+    return 2
+
+
+def quietly(task):
+    """The exit code of a task that prints; a reader who has gone, such as `| head -1`, ends it without a word."""
+    try:
+        code = task()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+        return 0
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(quietly(lambda: main(sys.argv[1:])))

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from .checks import meant, number
+from .folders import DATA
 
-FOLDER = Path(__file__).resolve().parent.parent / "data"
+FOLDER = DATA
 MISSING = ("", "?", "-", "na", "n/a", "nan", "none", "null", "missing", "unknown")  # in any case
 
 

@@ -56,15 +56,23 @@ def lab(folder):
         [sys.executable, "-m", "jupyterlab", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        for _ in range(300):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/api?token={token}", timeout=5).close()
-                break
-            time.sleep(0.1)
+        until_it_answers(server, f"http://127.0.0.1:{port}/api?token={token}")
         yield f"http://127.0.0.1:{port}/lab/tree/{{}}?token={token}&reset"
     finally:
         server.terminate()
         server.wait(30)
+
+
+def until_it_answers(server, address, seconds=120):
+    """Return when the server's process answers at the address; who ended or stays silent is told as an error."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            return urllib.request.urlopen(address, timeout=5).close()
+        if server.poll() is not None:
+            raise RuntimeError(f"JupyterLab ended with exit code {server.returncode} before it answered.")
+        time.sleep(0.1)
+    raise TimeoutError(f"JupyterLab did not answer within {seconds} seconds.")
 
 
 @contextlib.contextmanager

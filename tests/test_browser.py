@@ -3,12 +3,11 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import browser
 import nbformat
 import pytest
-
-from fedlearn_mini import tables
 
 pytest.importorskip("playwright", reason="Playwright is not installed: pip install -e '.[test]'")
 pytestmark = pytest.mark.skipif(
@@ -16,8 +15,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 FRAGILE = """
-from fedlearn_mini import plots
-from fedlearn_mini.widgets import LivePanel, slider
+from fedlearn_mini.classroom import plots
+from fedlearn_mini.classroom.widgets import LivePanel, slider
 
 fig, ax = plots.sheet(width=4)
 (line,) = ax.plot([0, 1], [0, 0])
@@ -38,7 +37,7 @@ LivePanel(fig, [line], move, alt="a line", x=slider(0.4, 0.0, 1.0, 0.1, "x"))
 @pytest.fixture(scope="module")
 def tab_and_address(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
-    for notebook in (tables.FOLDER.parent / "notebooks").glob("0[06]*.ipynb"):
+    for notebook in (Path(__file__).resolve().parents[1] / "notebooks").glob("0[06]*.ipynb"):
         shutil.copy(notebook, folder)
     fragile = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(FRAGILE)])
     fragile.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}

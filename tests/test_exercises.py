@@ -1,39 +1,51 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from fedlearn_mini import exercises
+from fedlearn_mini.classroom import exercises
 
-WRONG = [(number, i) for number, this in exercises.bank().items() for i in range(len(this["wrong"]))]
+WRONG = [(number, i) for number, this in exercises.everything().items() for i in range(len(this["wrong"]))]
 
 
-@pytest.mark.parametrize("number", exercises.bank())
+@pytest.mark.parametrize("number", exercises.everything())
 def test_the_solution_passes_and_the_blank_is_not_yet(number):
-    assert exercises.check(number, exercises.value(exercises.bank()[number]["solution"])).ok is True
+    assert exercises.check(number, exercises.value(exercises.everything()[number]["solution"])).ok is True
     blank = exercises.check(number, ...)
     assert blank.ok is None and "not yet" in blank.text
 
 
 @pytest.mark.parametrize(("number", "i"), WRONG)
 def test_each_common_wrong_answer_gets_its_own_hint(number, i):
-    wrong = exercises.bank()[number]["wrong"][i]
+    wrong = exercises.everything()[number]["wrong"][i]
     verdict = exercises.check(number, exercises.value(wrong["answer"]))
     assert verdict.ok is False and verdict.text.endswith(wrong["hint"])
 
 
-@pytest.mark.parametrize("number", exercises.bank())
+def test_a_check_reads_the_file_of_its_own_notebook_and_no_other():
+    exercises.bank.cache_clear()
+    exercises.check("03.1", ...)
+    exercises.hint("03.q2")
+    assert exercises.bank.cache_info().currsize == 1
+
+
+def test_every_file_of_the_bank_has_its_own_numbers():
+    for file in exercises.FOLDER.glob("*.toml"):
+        assert {number[:3] for number in exercises.bank(file.stem)} == {f"{file.stem}."}
+
+
+@pytest.mark.parametrize("number", exercises.everything())
 def test_hints_differ_from_each_other(number):
-    this = exercises.bank()[number]
+    this = exercises.everything()[number]
     hints = [wrong["hint"] for wrong in this["wrong"]] + [this["hint"]]
     assert len(set(hints)) == len(hints) >= 3
 
 
 def test_every_notebook_has_its_exercises_and_three_quiz_questions():
-    from fedlearn_mini import tables
-
-    notebooks = sorted((tables.FOLDER.parent / "notebooks").glob("*.ipynb"))
-    assert {n[:2] for n in exercises.bank()} == {path.stem[:2] for path in notebooks}
+    notebooks = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
+    assert {n[:2] for n in exercises.everything()} == {path.stem[:2] for path in notebooks}
     for notebook in range(len(notebooks)):
-        numbers = [n for n in exercises.bank() if n.startswith(f"{notebook:02d}.")]
+        numbers = [n for n in exercises.everything() if n.startswith(f"{notebook:02d}.")]
         quiz = [n for n in numbers if ".q" in n]
         assert len(quiz) == 3 and 2 <= len(numbers) - len(quiz) <= 3
 
@@ -41,7 +53,7 @@ def test_every_notebook_has_its_exercises_and_three_quiz_questions():
 @pytest.mark.parametrize(
     "answer", ["a text", None, [1, [2]], {"a": 1}, object(), np.nan, np.array([np.nan, 1]), 1j, print]
 )
-@pytest.mark.parametrize("number", exercises.bank())
+@pytest.mark.parametrize("number", exercises.everything())
 def test_any_answer_gets_a_sentence_and_never_a_traceback(number, answer):
     verdict = exercises.check(number, answer)
     assert verdict.ok is False and verdict.text.startswith(f"{number}: not quite. ") and len(verdict.text) > 30

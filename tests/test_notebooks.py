@@ -1,13 +1,14 @@
 """The page recipe, held for every notebook. (That their outputs are right is what nbval tests.)"""
 
 import re
+from pathlib import Path
 
 import nbformat
 import pytest
 
-from fedlearn_mini import exercises, tables
+from fedlearn_mini.classroom import exercises
 
-FOLDER = tables.FOLDER.parent / "notebooks"
+FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in sorted(FOLDER.glob("*.ipynb"))}
 pytestmark = pytest.mark.parametrize("name", NOTEBOOKS)
 
@@ -65,7 +66,7 @@ def test_cells_are_short_and_have_names(name):
 
 def test_its_exercises_are_asked_and_left_blank(name):
     asked = set(re.findall(r'"(\d\d\.q?\d)"', "\n".join(cell.source for cell in code(name))))
-    assert asked == {number for number in exercises.bank() if number.startswith(name[:2])}
+    assert asked == {number for number in exercises.everything() if number.startswith(name[:2])}
     answers = "".join(
         o.get("text", "") + str(o.get("data", {}).get("text/plain", "")) for c in code(name) for o in c.outputs
     )

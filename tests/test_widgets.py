@@ -1,6 +1,7 @@
 """Playgrounds: nbval is blind to what happens when a slider moves, so every slider is moved here."""
 
 import io
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -8,10 +9,10 @@ import pytest
 from matplotlib.textpath import TextPath
 from PIL import Image
 
-from fedlearn_mini import plots, tables
-from fedlearn_mini.widgets import LivePanel, choice, log_slider, slider
+from fedlearn_mini.classroom import plots
+from fedlearn_mini.classroom.widgets import LivePanel, choice, log_slider, slider
 
-NOTEBOOKS = sorted((tables.FOLDER.parent / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 
 
 def test_a_slider_shows_as_many_digits_as_its_step_has():

@@ -30,7 +30,7 @@ def main():
                 rows.append([notebook.stem, len(times), round(statistics.median(times)), round(p95)])
                 print(*rows[-1], flush=True)
     with open(HERE / "latency.csv", "w", newline="") as file:
-        csv.writer(file).writerows([["notebook", "moves", "median_ms", "p95_ms"], *rows])
+        csv.writer(file, lineterminator="\n").writerows([["notebook", "moves", "median_ms", "p95_ms"], *rows])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,14 @@
 """Instant answers to the notebooks' exercises and quizzes: check, hint, solution.
 
-The exercises themselves are text, in exercises.toml: a solution, and each common wrong answer with the hint
-that fits it. Tests hold that every solution passes and that every wrong answer gets its own hint.
+The exercises themselves are text, in a file per notebook: bank/03.toml has "03.1", "03.q1" and the others of
+notebook 03. Tests hold that every solution passes and that every wrong answer gets its own hint. An entry has
+
+solution   a line of Python whose value is right
+praise     what a right answer teaches
+wrong      common wrong answers, each with the hint that fits it
+hint       the nudge for everything else
+trials     for exercises that ask for a function: the arguments of each trial call
+tolerance  relative (default 0.001)
 """
 
 import tomllib
@@ -11,8 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import aggregate, attacks, evaluate, local, models, privacy
-from .checks import meant
+from .. import aggregate, attacks, evaluate, hospital, models, privacy
+from ..checks import meant
+
+FOLDER = Path(__file__).with_name("bank")
 
 
 class Verdict(NamedTuple):
@@ -26,21 +35,28 @@ class Verdict(NamedTuple):
 
 
 @cache
-def bank():
-    """All exercises by number, from exercises.toml."""
-    return tomllib.loads(Path(__file__).with_name("exercises.toml").read_text(encoding="utf-8"))
+def bank(notebook):
+    """The exercises of one notebook, by number: bank("03") reads 03.toml. A notebook without a file has none."""
+    file = FOLDER / f"{notebook}.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def everything():
+    """The exercises of all notebooks, by number, in the order of the course."""
+    return {number: this for file in sorted(FOLDER.glob("*.toml")) for number, this in bank(file.stem).items()}
 
 
 def exercise(number):
-    """The entry of the bank with this number."""
-    if number not in bank():
-        raise KeyError(f"there is no exercise {number!r}. {meant(number, bank())}")
-    return bank()[number]
+    """The entry of the bank with this number; only its own notebook's file is read."""
+    found = bank(str(number)[:2])
+    if number not in found:
+        raise KeyError(f"there is no exercise {number!r}. {meant(number, found or everything())}")
+    return found[number]
 
 
 def value(source):
     """The value of an answer that the bank gives as a line of Python."""
-    tools = (np, aggregate, attacks, evaluate, local, models, privacy)
+    tools = (np, aggregate, attacks, evaluate, hospital, models, privacy)
     return eval(source, {tool.__name__.split(".")[-1].replace("numpy", "np"): tool for tool in tools})
 
 
