@@ -116,11 +116,11 @@ def one_round(state: State, model: Model, hospitals: Hospitals, plan: Plan, read
     with an explicit loop over hospitals.
     """
     parts, desk = ready or (pieces(plan, model), Desk.of(hospitals))
-    state = opened(state, parts, desk)
+    state, kept = opened(state, parts, desk)
     order, invited, present = at_server_before(state, parts, desk)
-    letters, tried = collect(order, parts, hospitals, desk, state.kept, present)
+    letters, tried = collect(order, parts, hospitals, desk, kept, present)
     state, record, accepted = at_server_after(state, order, invited, letters, parts, desk)
-    return settled(state, tried, present, accepted), record
+    return settled(state, kept, tried, present, accepted), record
 
 
 def at_server_before(state: State, parts: Pieces, desk: Desk):
@@ -128,8 +128,8 @@ def at_server_before(state: State, parts: Pieces, desk: Desk):
     # 1. invite
     invited, present = attendance(parts.plan, state.round, desk)
     ledger.allow(state, parts, desk, present)
-    theta = state.theta.astype(desk.dtype, copy=False)
-    return Order(state.round, theta, state.told, len(desk.names), state.accepted), invited, present
+    theta, told = state.theta.astype(desk.dtype, copy=False), {name: state.told[name] for name in parts.hospital.told}
+    return Order(state.round, theta, told, len(desk.names), state.accepted), invited, present
 
 
 def at_hospital(order: Order, parts: Pieces, kept: dict, X, y, w, size, dice: Dice):
@@ -155,7 +155,7 @@ def at_server_after(state: State, order: Order, invited, letters: Letters, parts
     # 4. aggregate
     update = parts.aggregate(letters["update"], letters["weight"], chance)
     shaped("what aggregate returns", update, theta.shape)
-    told = {name: moved(c, letters[name], letters["weight"], desk.sizes) for name, c in state.told.items()}
+    told = {name: moved(c, letters.get(name), letters["weight"], desk.sizes) for name, c in state.told.items()}
     # 5. step
     theta, memory = stepped(parts.server, theta, update.astype(theta.dtype, copy=False), state.memory, letters)
     spent = ledger.account(state, parts.mechanism, desk, sent["seat"], sent["steps"])
@@ -180,8 +180,10 @@ def on_the_way(letters: Letters, waiting: Letters, steps, chance):
 def moved(c, moves, sizes, all_sizes):
     """c ← c + Σ nₖΔcₖ / Σ n: who arrived are some, the sum below is over all who are registered.
 
-    Karimireddy et al. 2020, arXiv:1910.06378, line 17 of algorithm 1.
+    Karimireddy et al. 2020, arXiv:1910.06378, line 17 of algorithm 1. What no letter of this plan moves stays.
     """
+    if moves is None:
+        return c
     return c + (sizes @ moves / all_sizes.sum()).astype(c.dtype)
 
 
@@ -214,12 +216,15 @@ def recorded(order, invited, sent, letters, waiting, accepted, update, parts, de
 # -------------------------------------------------------------------------------------------- hospitals in one process
 
 
-def opened(state: State, parts: Pieces, desk: Desk) -> State:
-    """The state with what this plan needs and its first round has not made yet; of other hospitals it is refused."""
+def opened(state: State, parts: Pieces, desk: Desk):
+    """What the server keeps and what the hospitals keep, apart: State, {name: (K, P)}, with what this plan needs.
+
+    What the first round has not made yet is made. A state that holds something of other hospitals is refused.
+    """
     theta = state.theta.astype(desk.dtype, copy=False)
     new, told = parts.hospital.init(theta), parts.hospital.told
-    if state.names == desk.names and [*state.kept] == [*new] and [*state.told] == [*told]:
-        return state
+    if state.names == desk.names and new.keys() <= state.kept.keys() and {*told} <= state.told.keys():
+        return (replace(state, kept={}), state.kept) if state.kept else (state, {})
     if state.names and state.names != desk.names:
         if state.spent is not None:
             ledger.same_hospitals(state, desk.names)
@@ -229,10 +234,10 @@ def opened(state: State, parts: Pieces, desk: Desk) -> State:
                 "go on with those, or start from its theta."
             )
     K = len(desk.names)
-    kept = {name: state.kept[name] if name in state.kept else np.tile(row, (K, 1)) for name, row in new.items()}
-    told = {name: state.told[name] if name in state.told else np.zeros_like(theta) for name in told}
+    kept = {name: np.tile(row, (K, 1)) for name, row in new.items()} | state.kept
+    told = {name: np.zeros_like(theta) for name in told} | state.told
     accepted = state.accepted if state.names == desk.names else np.zeros(K, int)
-    return replace(state, kept=kept, told=told, accepted=accepted, names=desk.names)
+    return replace(state, kept={}, told=told, accepted=accepted, names=desk.names), kept
 
 
 def collect(order: Order, parts: Pieces, hospitals: Hospitals, desk: Desk, kept: dict, present):
@@ -265,14 +270,15 @@ def blocks(seats, hospitals: Hospitals, P, plan: Plan):
     return [seats[at : at + block] for at in range(0, seats.size, block)]
 
 
-def settled(state: State, tried: dict, present, accepted) -> State:
+def settled(state: State, kept: dict, tried: dict, present, accepted) -> State:
     """The state with what hospitals keep now: what they tried if the letter was accepted, what they had if not.
 
     On a network a hospital learns it from the next order (`Order.accepted`); those of one process learn it at once.
     """
-    if not state.kept or not accepted.any():
+    if not kept:
         return state
-    new = {name: before.copy() for name, before in state.kept.items()}
+    new = {name: rows.copy() for name, rows in kept.items()}
     for name, rows in new.items():
-        rows[present[accepted]] = tried[name][accepted]
+        if accepted.any():
+            rows[present[accepted]] = tried[name][accepted]
     return replace(state, kept=new)

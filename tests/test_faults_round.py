@@ -159,12 +159,12 @@ def letter(hospitals, plan=None):
     """Everything that `received` wants, and the letters of two hospitals."""
     plan = plan or Plan(lr=0.1, scaffold=True)
     parts, desk = pieces(plan, MODEL), Desk.of(hospitals)
-    state = opened(initial(MODEL, plan), parts, desk)
+    state, kept = opened(initial(MODEL, plan), parts, desk)
     order, _, present = at_server_before(state, parts, desk)
     said = {}
     for seat in (0, 2):
         X, y = hospitals.one(seat)
-        own = {name: rows[seat] for name, rows in state.kept.items()}
+        own = {name: rows[seat] for name, rows in kept.items()}
         w, size = np.full(len(y), 1 / len(y)), np.array(len(y))
         said[seat], _ = at_hospital(order, parts, own, X, y, w, size, Dice.of(0, 0, np.array(seat)))
     return said, (present, desk.sizes, order.round, parts.hospital.told, order.theta)
@@ -224,7 +224,7 @@ def test_a_topic_travels_with_the_order_and_needs_no_branch_in_the_round(hospita
 
     plan = Plan(lr=0.1, around=(greeting,))
     parts, desk = pieces(plan, MODEL), Desk.of(hospitals)
-    state = opened(initial(MODEL, plan), parts, desk)
+    state, kept = opened(initial(MODEL, plan), parts, desk)
     order, _, _ = at_server_before(state, parts, desk)
     X, y = hospitals.one(0)
     records = X, y, np.full(len(y), 1 / len(y)), np.array(len(y)), Dice.of(0, 0, np.array(0))
@@ -282,3 +282,16 @@ def test_noise_of_the_hospital_itself_is_in_the_letter_and_not_on_the_wire(hospi
         with pytest.raises(ValueError, match="noisy_rows"):
             hospital.noisy_rows(None, **{"sigma": 1} | wrong)
     assert isinstance(state, State)
+
+
+def test_a_plan_in_between_that_keeps_less_loses_nothing_of_what_was_kept(hospitals):
+    """SCAFFOLD, then plain rounds, in which its late letters arrive, then SCAFFOLD: c stays Σ nₖcₖ / Σ n."""
+    careful, sizes = Plan(lr=0.1, steps=3, scaffold=True, late=0.5), hospitals.sizes
+    first, _ = fit(MODEL, hospitals, careful, rounds=3)
+    assert first.waiting
+    second, _ = fit(MODEL, hospitals, replace(careful, scaffold=False, late=0.0), rounds=2, state=first)
+    assert not second.waiting and (second.kept["control"] == first.kept["control"]).all()
+    assert np.allclose(second.told["control"], sizes @ second.kept["control"] / sizes.sum(), atol=1e-14)
+    third, _ = fit(MODEL, hospitals, replace(careful, late=0.0), rounds=1, state=second)
+    assert np.allclose(third.told["control"], sizes @ third.kept["control"] / sizes.sum(), atol=1e-14)
+    assert np.abs(third.told["control"] - second.told["control"]).max() > 1e-3
