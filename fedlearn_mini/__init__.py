@@ -1,7 +1,8 @@
 """fedlearn-mini: federated learning across hospitals, small enough to read in one evening.
 
-One idea carries the package: **a hospital is a row**. A model is one flat vector of parameters,
-K hospitals are a matrix with one row each, and every formula of the server is a formula on that matrix.
+Two ideas carry the package. **A hospital is a row**: a model is one flat vector of parameters, K hospitals are a matrix
+with one row each, and every formula of the server is a formula on that matrix. **A round is a letter down and a letter
+up**: what the server may learn is its list of arguments.
 
 ====================  ==============================================================================
 name                  meaning
@@ -24,9 +25,9 @@ name                  meaning
 ``rng``               a ``numpy.random.Generator``; chance is always an argument
 ====================  ==============================================================================
 
-Words: a *hospital* holds *records*; in a *round* it takes *local steps* and sends an *update*;
-the *server* averages the updates. Nothing is imported before it is needed: ``import fedlearn_mini``
-costs nothing, ``from fedlearn_mini.federation import fit`` loads NumPy alone.
+Words: a *hospital* holds *records*. In a *round* the *server* sends an *order*; a hospital takes *local steps* and sends
+a *letter* with its *update*; the server averages the updates. Nothing is imported before it is needed: ``import
+fedlearn_mini`` costs nothing, ``from fedlearn_mini.federation import fit`` loads NumPy alone.
 """
 
 __version__ = "0.1.0"

@@ -20,6 +20,11 @@ def invert_gradient(grad_W, grad_b):
     errors: a record that was alone there is laid bare. An update −η∇ of one step gives the same, because η cancels.
     A neuron that nobody switched on gives NaN. Zhu, Liu and Han 2019 (arXiv:1906.08935) had to search; here it is
     division. Notebook 11.
+
+    >>> x, error = np.array([61.0, 1.0]), np.array([0.5, 0.0])
+    >>> invert_gradient(np.outer(x, error), error)  # ∂L/∂W = x eᵀ: the record, and a neuron that was silent
+    array([[61.,  1.],
+           [nan, nan]])
     """
     silent = abs(grad_b) <= 1e-12 * abs(grad_b).max(initial=0)
     return np.where(silent[:, None], np.nan, grad_W.T / np.where(silent, 1, grad_b)[:, None])
@@ -129,6 +134,10 @@ def clopper_pearson(successes, trials, level=0.95):
     """Lower and upper limit of a chance, each wrong at most (1 − level)/2 of the time: (low, high).
 
     The chances at which so many successes, or so few, would be that unlikely. Clopper and Pearson 1934, Biometrika 26.
+
+    >>> low, high = clopper_pearson(7, 10)
+    >>> round(low, 3), round(high, 3)
+    (0.348, 0.933)
     """
     k, n = whole("successes", successes, least=0), whole("trials", trials)
     number("level", level, above=0, below=1)

@@ -35,6 +35,9 @@ def auc(y, p):
 
     Mann–Whitney form of the area under the ROC curve (Hanley and McNeil 1982, Radiology 143). With one class
     only there is no such pair: the result is NaN, as it is where a prediction is NaN.
+
+    >>> auc(np.array([0, 1, 0, 1]), np.array([0.1, 0.9, 0.2, 0.2]))
+    0.875
     """
     healthy, diseased = np.sort(p[y < 0.5]), p[y > 0.5]
     if not (healthy.size and diseased.size) or np.isnan(p).any():
@@ -97,7 +100,11 @@ def calibration_error(y, p, bins=10):
 
 
 def jain(values):
-    """(Σ xₖ)² / (K Σ xₖ²): 1 if all hospitals have the same, 1/K if one has everything. Jain et al. 1984."""
+    """(Σ xₖ)² / (K Σ xₖ²): 1 if all hospitals have the same, 1/K if one has everything. Jain et al. 1984.
+
+    >>> jain([1, 1, 1, 1]), jain([1, 0, 0, 0])
+    (1.0, 0.25)
+    """
     values = np.asarray(values, float)
     return float(np.sum(values) ** 2 / (len(values) * np.sum(np.square(values))))
 

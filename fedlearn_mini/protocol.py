@@ -114,6 +114,12 @@ def one_round(state: State, model: Model, hospitals: Hospitals, plan: Plan, read
     round in which nothing arrives leaves θ as it was, unless the aggregate adds noise. A long run prepares the pieces
     and the desk once and gives them as `ready`. McMahan et al. 2017, arXiv:1602.05629; notebook 03 derives the round
     with an explicit loop over hospitals.
+
+    >>> from fedlearn_mini import data, models
+    >>> many, model, plan = data.make_hospitals(4, 30, d=2, rng=0), models.logistic(2), Plan(lr=0.3, steps=5)
+    >>> state, record = one_round(initial(model, plan), model, many, plan)
+    >>> state.round, record["hospitals"], record["bytes_up"]  # four letters of three numbers of eight bytes
+    (1, 4, 96)
     """
     parts, desk = ready or (pieces(plan, model), Desk.of(hospitals))
     state, kept = opened(state, parts, desk)
@@ -197,9 +203,10 @@ def stepped(server, theta, update, memory, letters: Letters):
 
 
 def recorded(order, invited, sent, letters, waiting, accepted, update, parts, desk: Desk):
-    """What is said of a round: a dict. bytes are those of the parameters in orders and letters, as they are here."""
-    seats, count = sent["seat"], len(parts.hospital.told) + 1
-    cargo = order.theta.itemsize * parts.travelling * count
+    """What is said of a round: a dict. Its bytes are those of the parameters in the orders and letters that travelled."""
+    seats = sent["seat"]
+    down = sum(part.itemsize for part in (order.theta, *order.told.values()))
+    up = sum(part.itemsize for part in sent.values() if part.ndim == 2)
     refused = seats[~accepted]
     who = invited, seats, waiting.get("seat", NOBODY), refused
     return {
@@ -207,8 +214,8 @@ def recorded(order, invited, sent, letters, waiting, accepted, update, parts, de
         "hospitals": letters["seat"].size,
         "refused": ", ".join(desk.names[seat] for seat in refused),
         "update_norm": math.sqrt(update.dot(update)),
-        "bytes_up": seats.size * cargo,
-        "bytes_down": invited.size * cargo,
+        "bytes_up": seats.size * parts.travelling * up,
+        "bytes_down": invited.size * parts.travelling * down,
         "who": Who(*who if desk.rows is None else (desk.rows[seats] for seats in who)),
     }
 

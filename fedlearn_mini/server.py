@@ -24,6 +24,9 @@ def fedavg(lr=1.0, momentum=0.0) -> Server:
 
     McMahan et al. 2017, arXiv:1602.05629; with momentum it is FedAvgM (Hsu et al. 2019, arXiv:1909.06335),
     without the Nesterov step of that paper.
+
+    >>> fedavg(lr=0.5).step(np.array([1.0]), np.array([4.0]), {})
+    (array([3.]), {})
     """
     number("the server's lr", lr, above=0, hint="lr=1 is plain averaging.")
     number("momentum", momentum, least=0, below=1, hint="momentum=0 is plain averaging.")

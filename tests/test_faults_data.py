@@ -1,6 +1,5 @@
 """Faults of records on their way in: who vanishes, who is mixed up, what overflows. Numbers of the list."""
 
-import doctest
 import warnings
 
 import numpy as np
@@ -294,12 +293,3 @@ def test_77_a_federation_above_the_default_limit_can_be_split_all_the_same(monke
         data.stack(*records(48, 4, 4))
     train, test = data.train_test(many, 0.5, rng=0)
     assert train.sizes.tolist() == test.sizes.tolist() == [24, 2, 2] and many.pooled().sizes == [56]
-
-
-# ---------------------------------------------------------------- examples in docstrings
-
-
-@pytest.mark.parametrize("module", [data, tables], ids=["data", "tables"])
-def test_the_examples_in_docstrings_are_true(module):
-    failed, tried = doctest.testmod(module)
-    assert tried > 5 and not failed
