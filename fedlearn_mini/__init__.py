@@ -25,9 +25,9 @@ name                  meaning
 ``rng``               a ``numpy.random.Generator``; chance is always an argument
 ====================  ==============================================================================
 
-Words: a *hospital* holds *records*. In a *round* the *server* sends an *order*; a hospital takes *local steps* and sends
-a *letter* with its *update*; the server averages the updates. Nothing is imported before it is needed: ``import
-fedlearn_mini`` costs nothing, ``from fedlearn_mini.federation import fit`` loads NumPy alone.
+Words: a *hospital* holds *records*. In a *round* the *server* sends an *order*; a hospital takes *local steps* and
+sends a *letter* with its *update*; the server averages the updates. Nothing is imported before it is needed:
+``import fedlearn_mini`` costs nothing, ``from fedlearn_mini.federation import fit`` loads NumPy alone.
 """
 
 __version__ = "0.1.0"

@@ -203,7 +203,7 @@ def stepped(server, theta, update, memory, letters: Letters):
 
 
 def recorded(order, invited, sent, letters, waiting, accepted, update, parts, desk: Desk):
-    """What is said of a round: a dict. Its bytes are those of the parameters in the orders and letters that travelled."""
+    """What is said of a round: a dict. Bytes are those of the parameters in the orders and letters that travelled."""
     seats = sent["seat"]
     down = sum(part.itemsize for part in (order.theta, *order.told.values()))
     up = sum(part.itemsize for part in sent.values() if part.ndim == 2)
