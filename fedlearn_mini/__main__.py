@@ -65,7 +65,8 @@ def four_hospitals():
 
     from . import data, models
     from .evaluate import auc, per_hospital, scoreboard
-    from .federation import Plan, alone, fit
+    from .federation import alone, fit
+    from .plan import Plan
 
     train, test = data.prepare(data.load("heart"), rng=np.random.default_rng(0))
     model, plan = models.logistic(d=13), Plan(lr=0.3, steps=5)
