@@ -10,6 +10,7 @@ import io
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#5B5B5B")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -128,4 +129,38 @@ def frame(ax, values):
         return ax
     step = 2 ** np.ceil(np.log2(max(high - low, 1e-9))) / 2
     ax.set_ylim(np.floor(low / step - 0.1) * step, np.ceil(high / step + 0.1) * step)
+    return ax
+
+
+def mail(names, theta, letters, ax):
+    """A round as post: an order with θ goes down to every hospital, a letter comes up from each, and records stay.
+
+    names    (K,)
+    theta    (P,), a bar for each parameter
+    letters  {"update": (K, P), "weight": (K,), "steps": (K,)}; all bars have one scale
+    """
+    ax.set(xlim=(0, len(names)), ylim=(0, 3.1))
+    ax.axis("off")
+    scale = 0.22 / max(np.abs(theta).max(), np.abs(letters["update"]).max(), 1e-12)
+
+    def card(x, y, width, numbers, color, text):
+        ax.add_patch(Rectangle((x - width / 2, y - 0.27), width, 0.54, facecolor="white", edgecolor=color, zorder=3))
+        at = x + width * 0.9 * ((np.arange(len(numbers)) + 0.5) / len(numbers) - 0.5)
+        ax.bar(at, scale * numbers, width * 0.6 / len(numbers), bottom=y, color=color, zorder=4)
+        ax.plot([x - 0.45 * width, x + 0.45 * width], [y, y], color=color, linewidth=0.6, zorder=4)
+        ax.text(x, y - 0.33, text, ha="center", va="top", fontsize=9)
+
+    ax.add_patch(Rectangle((0.05, 2.3), len(names) - 0.1, 0.78, facecolor="0.95", edgecolor="black"))
+    ax.text(0.12, 2.69, "server", va="center", weight="bold")
+    card(len(names) / 2, 2.76, 0.9, theta, "black", "its model θ")
+    for k, name in enumerate(names):
+        color, x = style(name, k)["color"], k + 0.5
+        ax.add_patch(Rectangle((k + 0.05, 0.05), 0.9, 0.62, facecolor="0.95", edgecolor=color, linewidth=1.5))
+        ax.text(x, 0.36, f"{name}\n{letters['weight'][k]} patients: stay", ha="center", va="center", fontsize=9)
+        ax.annotate("", (k + 0.14, 0.68), (k + 0.14, 2.29), arrowprops={"arrowstyle": "-|>", "color": "black"})
+        ax.text(k + 0.11, 1.5, "order: θ", rotation=90, ha="right", va="center", fontsize=9)
+        ax.annotate("", (x + 0.1, 2.29), (x + 0.1, 0.68), arrowprops={"arrowstyle": "-|>", "color": color})
+        card(x + 0.1, 1.62, 0.62, letters["update"][k], color, "")
+        said = f"Δ, n = {letters['weight'][k]}, τ = {letters['steps'][k]}"
+        ax.text(x + 0.1, 1.22, said, ha="center", fontsize=9, bbox={"facecolor": "white", "linewidth": 0, "pad": 1})
     return ax
