@@ -170,16 +170,3 @@ def test_a_panel_whose_figure_was_made_again_says_so():
     assert "run this cell again too" in panel.said.value
     with pytest.raises(ValueError, match="is in another figure: run all cells from the figure's"):
         LivePanel(again, [line], lambda a: None, alt="a line", a=slider(0.5, 0, 1, 0.1, "a"))
-
-
-def test_a_round_as_post_shows_the_numbers_that_travel():
-    names, theta = ("A", "B"), np.array([0.5, -1.0])
-    letters = {"update": np.array([[0.2, 0.1], [-0.4, 0.3]]), "weight": np.array([7, 9]), "steps": np.array([5, 2])}
-    fig, ax = plots.sheet()
-    assert plots.mail(names, theta, letters, ax) is ax
-    bars = [[bar.get_height() for bar in card] for card in ax.containers]
-    shown = np.array(bars) / bars[0][1] * theta[1]
-    assert np.allclose(shown, [theta, *letters["update"]])  # one scale, for the model and for every letter
-    words = " ".join(text.get_text() for text in ax.texts)
-    assert "A\n7 patients: stay" in words and "Δ, n = 9, τ = 2" in words and words.count("order: θ") == 2
-    plots.mail(names, 0 * theta, {**letters, "update": 0 * letters["update"]}, plots.sheet()[1])  # nothing to show

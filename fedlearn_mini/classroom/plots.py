@@ -121,6 +121,65 @@ def surface(x, y, z, ax, levels=14, **labels):
     return named(ax, **labels)
 
 
+def mail(names, order, letters, average, theta, ax):
+    """A round as mail: an order goes down to every hospital, a letter comes up from each, and the patients stay.
+
+    names    (K,) of the hospitals
+    order    what went down: .round, .theta (P,)
+    letters  what came up: {"weight": (K,), "steps": (K,), "update": (K, P)}
+    average  (P,), what the server made of the letters
+    theta    (P,), its model after the step
+
+    A bar is a number, all bars have one scale. A mark is a patient; how many there are the picture knows from the
+    letters, and nothing else of them. On a sheet of 9.6 by 5 inches a unit is about a pixel. Notebook 03.
+    """
+    K, (wide, tall) = len(names), (232, 62)
+    biggest = max(np.abs(part).max() for part in (order.theta, letters["update"], average, theta))
+    scale = 0.45 * tall / max(biggest, 1e-12)
+    across = max(26, int(np.sqrt(3 * np.max(letters["weight"]))))  # marks in a row, so that the largest hospital fits
+    gap = 208 / across
+    white, words = {"facecolor": "white", "linewidth": 0, "pad": 1}, {"fontsize": 10, "va": "center", "ha": "center"}
+    left, right = words | {"ha": "left"}, words | {"ha": "right"}
+
+    def box(x, y, width, height, color, zorder=1):
+        look = {"facecolor": "white", "edgecolor": color, "linewidth": 1.5, "zorder": zorder}
+        ax.add_patch(Rectangle((x, y), width, height, **look))
+
+    def card(x, y, width, values, color, caption):
+        box(x, y, width, tall, color, zorder=3)
+        places, middle = x + width * (np.arange(len(values)) + 1) / (len(values) + 1), y + tall / 2
+        ax.bar(places, scale * values, 0.65 * width / len(values), middle, color=color, zorder=4)
+        ax.hlines(middle, *places[[0, -1]], color=color, linewidth=0.6, zorder=4)
+        ax.text(x + width / 2, y + tall + 12, caption, bbox=white, **words)
+
+    def arrow(x, start, end, color, *notes):
+        look = {"arrowstyle": "-|>", "color": color, "linewidth": 2, "mutation_scale": 16}
+        ax.annotate("", (x, end), (x, start), arrowprops=look)
+        for y, note in notes:
+            ax.text(x, y, note, bbox=white, **words)
+
+    ax.set(xlim=(0, wide * K), ylim=(0, 500))
+    ax.axis("off")
+    box(4, 388, wide * K - 8, 110, "black")
+    ax.text(14, 480, "server", **left | {"weight": "bold"})
+    ax.text(14, 436, f"1 invite: {K} orders", **left)
+    card(wide * K - 438, 396, 200, average, "black", "4 aggregate: Σ nΔ / Σ n")
+    card(wide * K - 218, 396, 200, theta, "black", "5 step: new θ")
+    for k, (name, n, steps) in enumerate(zip(names, letters["weight"], letters["steps"], strict=True)):
+        x, look, place = wide * k, style(name, k), np.arange(n)
+        arrow(x + 52, 388, 152, "black", (346, "order"))
+        arrow(x + 166, 150, 388, look["color"], (346, "letter"), (192, "3 upload"))
+        card(x + 8, 232, 88, order.theta, "black", f"r = {order.round}, θ")
+        card(x + 104, 232, 124, letters["update"][k], look["color"], f"n = {n}, τ = {steps}, Δ")
+        box(x + 4, 2, wide - 8, 148, look["color"])
+        ax.text(x + 14, 136, name, **left | {"weight": "bold"})
+        ax.text(x + wide - 14, 136, "2 train", **right)
+        ax.text(x + wide / 2, 16, f"{n} patients stay", **words)
+        marks = x + 16 + gap * (place % across), 116 - 1.25 * gap * (place // across)
+        ax.plot(*marks, **look | {"linestyle": ""}, markersize=0.43 * gap)
+    return ax
+
+
 def frame(ax, values):
     """Limits of the y axis around the finite values, on a coarse grid, so that a small move seldom redraws it."""
     values = np.asarray(values, float)[np.isfinite(values)]
@@ -129,38 +188,4 @@ def frame(ax, values):
         return ax
     step = 2 ** np.ceil(np.log2(max(high - low, 1e-9))) / 2
     ax.set_ylim(np.floor(low / step - 0.1) * step, np.ceil(high / step + 0.1) * step)
-    return ax
-
-
-def mail(names, theta, letters, ax):
-    """A round as post: an order with θ goes down to every hospital, a letter comes up from each, and records stay.
-
-    names    (K,)
-    theta    (P,), a bar for each parameter
-    letters  {"update": (K, P), "weight": (K,), "steps": (K,)}; all bars have one scale
-    """
-    ax.set(xlim=(0, len(names)), ylim=(0, 3.1))
-    ax.axis("off")
-    scale = 0.22 / max(np.abs(theta).max(), np.abs(letters["update"]).max(), 1e-12)
-
-    def card(x, y, width, numbers, color, text):
-        ax.add_patch(Rectangle((x - width / 2, y - 0.27), width, 0.54, facecolor="white", edgecolor=color, zorder=3))
-        at = x + width * 0.9 * ((np.arange(len(numbers)) + 0.5) / len(numbers) - 0.5)
-        ax.bar(at, scale * numbers, width * 0.6 / len(numbers), bottom=y, color=color, zorder=4)
-        ax.plot([x - 0.45 * width, x + 0.45 * width], [y, y], color=color, linewidth=0.6, zorder=4)
-        ax.text(x, y - 0.33, text, ha="center", va="top", fontsize=9)
-
-    ax.add_patch(Rectangle((0.05, 2.3), len(names) - 0.1, 0.78, facecolor="0.95", edgecolor="black"))
-    ax.text(0.12, 2.69, "server", va="center", weight="bold")
-    card(len(names) / 2, 2.76, 0.9, theta, "black", "its model θ")
-    for k, name in enumerate(names):
-        color, x = style(name, k)["color"], k + 0.5
-        ax.add_patch(Rectangle((k + 0.05, 0.05), 0.9, 0.62, facecolor="0.95", edgecolor=color, linewidth=1.5))
-        ax.text(x, 0.36, f"{name}\n{letters['weight'][k]} patients: stay", ha="center", va="center", fontsize=9)
-        ax.annotate("", (k + 0.14, 0.68), (k + 0.14, 2.29), arrowprops={"arrowstyle": "-|>", "color": "black"})
-        ax.text(k + 0.11, 1.5, "order: θ", rotation=90, ha="right", va="center", fontsize=9)
-        ax.annotate("", (x + 0.1, 2.29), (x + 0.1, 0.68), arrowprops={"arrowstyle": "-|>", "color": color})
-        card(x + 0.1, 1.62, 0.62, letters["update"][k], color, "")
-        said = f"Δ, n = {letters['weight'][k]}, τ = {letters['steps'][k]}"
-        ax.text(x + 0.1, 1.22, said, ha="center", fontsize=9, bbox={"facecolor": "white", "linewidth": 0, "pad": 1})
     return ax
