@@ -53,7 +53,7 @@ PLANS = {
 def test_the_film_is_the_protocols_own_run(plan):
     """Listening changes nothing: θ, bytes and who are those of rounds without a listener, over sixty rounds."""
     many = MANY._replace(**{part: np.array(getattr(MANY, part))[[2, 0, 3, 1]] for part in MANY._fields})
-    many = many._replace(names=[str(name) for name in many.names])
+    many = many._replace(names=tuple(map(str, many.names)))
     film = picture.film(MODEL, many, plan, 60)
     states, records = zip(*islice(real(MODEL, many, plan), 60), strict=True)
     for frame, state, record in zip(film.frames, states, records, strict=True):
