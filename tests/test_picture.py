@@ -68,6 +68,17 @@ def test_the_film_is_the_protocols_own_run(plan):
     assert np.allclose(film.losses[1:], [average_loss(MODEL, state.theta, many) for state in states])
 
 
+def test_the_order_in_which_hospitals_lie_changes_nothing_but_the_rows():
+    turn = [2, 0, 3, 1]
+    many = MANY._replace(**{part: np.array(getattr(MANY, part))[turn] for part in MANY._fields})
+    many, plan = many._replace(names=tuple(map(str, many.names))), replace(HARD, uplink=sometimes)
+    frames = [picture.film(MODEL, some, plan, 20).frames for some in (MANY, many)]
+    for frame, turned in zip(*frames, strict=True):
+        for part in ("sent", "came", "old"):
+            assert np.allclose(getattr(frame, part)[turn], getattr(turned, part), equal_nan=True)
+        assert frame.fate[turn].tolist() == turned.fate.tolist()
+
+
 def test_the_hard_plans_have_every_fate():
     fates = {
         name: {fate for f in picture.film(MODEL, MANY, plan, 60).frames for fate in f.fate}
@@ -193,6 +204,20 @@ def test_two_hundred_hospitals_keep_apart_and_inside():
         assert "hospitals" in panel.update(round=3, step=step)
     panel.refresh()
     assert "⚠" not in panel.said.value
+
+
+@pytest.mark.parametrize("K", [1, 2, 5, 6, 7])
+def test_few_hospitals_and_a_network_of_many_numbers_are_shown_too(K):
+    many, model = data.make_hospitals(K, 12, d=3, rng=0), models.mlp(3, hidden=(5, 4))
+    panel = picture.federation(picture.film(model, many, replace(HARD, fraction=1.0), 3))
+    for step in STEPS:
+        panel.sliders["step"].value = step
+        assert "⚠" not in panel.said.value
+
+
+def test_a_film_of_no_rounds_is_refused_in_words():
+    with pytest.raises(ValueError, match="rounds"):
+        picture.film(MODEL, MANY, PLAN, 0)
 
 
 @pytest.mark.parametrize("K", [1, 2, 3, 5, 6, 7, 13, 60, 1000])

@@ -13,6 +13,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
+from ..checks import whole
 from ..data import Hospitals
 from ..desk import Desk
 from ..evaluate import average_loss
@@ -81,7 +82,7 @@ def film(model, hospitals: Hospitals, plan, rounds: int) -> Film:
     wire = lambda *way: note("sent", way[:2]), *parts.wire, lambda *way: note("came", way[:2])
     ready = parts._replace(wire=wire, aggregate=lambda *what: note("average", parts.aggregate(*what))), desk
     state, frames = initial(model, plan), []
-    for r in range(rounds):
+    for r in range(whole("rounds", rounds)):
         new, record = one_round(state, model, hospitals, plan, ready)
         (sent, _), (came, _), fate = noted["sent"], noted["came"], np.full(len(desk.names), "not invited")
         for word, rows in zip(("silent", "heard", "late", "refused"), record["who"], strict=True):
@@ -193,8 +194,8 @@ def scenery(ax, film: Film, at: Places):
         ax.text(-294, 204 - 17 * i, f"{i + 1} {step}", **SMALL)
     key = "a dot is a patient,\nfilled: ill" if few else "a disc is a hospital,\ndark part: the ill"
     words = [(-294, 74, key), (-132, 203, "the server’s model"), (30, 203, "average change"), (168, 204, "round")]
-    words += [(226, 204, f"of {len(film.frames)}"), (168, 168, "changes are drawn"), (208, 154, "times as large")]
-    words += [(168, 140, "as the model"), (168, 114, "what the server sees,\nsent so far:")]
+    words += [(226, 204, f"of {len(film.frames)}"), (168, 168, "changes are drawn at"), (208, 154, "times the scale")]
+    words += [(168, 140, "of the model"), (168, 114, "what the server sees,\nsent so far:")]
     words += [(226, 88 - 14 * i, word) for i, word in enumerate(("letters", "numbers", "patient", "records"))]
     for x, y, word in words:
         ax.text(x, y, word, **SMALL)
@@ -305,11 +306,10 @@ def federation(film: Film, *, letter=opened, at=(2, 4.25), dpi=100):
         r, s, frame = round - 1, int(step) - 1, frames[round - 1]
         u, zoom, (number, sent, _) = step % 1 / 0.75, magnified(frame, top), counted(film, r, s)
         quads, *inks = zip(*travelling(frame, where, s, u, top, zoom, letter), strict=True)
-        counts = [len(part) for part in quads]
-        face, edge = (np.concatenate(list(map(spread, ink, counts))) for ink in inks)
+        face, edge = (np.concatenate(list(map(spread, ink, map(len, quads)))) for ink in inks)
         shapes.set(verts=np.concatenate(quads), facecolor=face, edgecolor=edge, linewidth=1.2 * (edge != "none"))
-        x = r + u * (s == UPDATE)
-        dot.set_data([x], [np.interp(x, range(len(film.losses)), film.losses)])
+        when = r + u * (s == UPDATE)
+        dot.set_data([when], [np.interp(when, range(len(film.losses)), film.losses)])
         now.set_x(r + 0.5)
         for text, said in zip(digits, (round, zoom, number, sent, 0), strict=True):
             text.set_text(f"{said:,}" if text is not digits[1] else f"{said:g}")
