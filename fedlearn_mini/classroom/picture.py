@@ -170,7 +170,7 @@ def travelling(frame: Frame, at: Places, step, u, top, zoom, letter=opened):
     if step in (INVITE, SEND, RETURN):
         way, on = at.tray - at.home, np.isin(frame.fate, SENT if step == RETURN else ["silent", *SENT])
         gate = at.home + way * ((at.radius + 4) / np.linalg.norm(way, axis=1))[:, None]
-        door = at.tray - way * ((at.tray - FLOOR) / way)[:, 1:]
+        door = at.tray - way * (at.tray - FLOOR)[:, 1:] / way[:, 1:]
         start, end = (gate, door) if step == RETURN else (door, door + (u if step == INVITE else 1) * (gate - door))
         ink = np.tile(at.color[on], 2) if step == RETURN else "black"
         shapes += [(arrows(start[on], end[on], 6 if few else 2), ink, "none")]
