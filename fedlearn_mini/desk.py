@@ -82,7 +82,10 @@ def received(said: dict, asked, sizes, r, told, theta) -> tuple[Letters, dict]:
     """
     blank, refused, rows = none(theta.size, told, theta.dtype), {}, []
     for seat in sorted(said):
-        why = wrong(said[seat], seat, asked, sizes, r, blank)
+        try:
+            why = wrong(said[seat], seat, asked, sizes, r, blank)
+        except (TypeError, ValueError):  # no dict, keys that are no text, rows of unequal length
+            why = "it cannot be read as a letter"
         if why:
             refused[seat] = why
         else:

@@ -295,3 +295,50 @@ def test_a_plan_in_between_that_keeps_less_loses_nothing_of_what_was_kept(hospit
     third, _ = fit(MODEL, hospitals, replace(careful, late=0.0), rounds=1, state=second)
     assert np.allclose(third.told["control"], sizes @ third.kept["control"] / sizes.sum(), atol=1e-14)
     assert np.abs(third.told["control"] - second.told["control"]).max() > 1e-3
+
+
+UNREADABLE = {
+    "nothing": None,
+    "a list": ["control", "round", "seat", "steps", "update", "weight"],
+    "rows of unequal length": {"update": [[1.0], [1.0, 2.0]]},
+    "a key that is no text": {3: np.ones(6)},
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_91_what_is_no_letter_is_refused_and_does_not_stop_the_others(hospitals, name):
+    said, rest = letter(hospitals)
+    said[2] = said[2] | UNREADABLE[name] if isinstance(UNREADABLE[name], dict) else UNREADABLE[name]
+    letters, refused = received(said, *rest)
+    assert list(letters["seat"]) == [0] and refused == {2: "it cannot be read as a letter"}
+
+
+BROKEN = {
+    "no list of members": ({"members": None, "spent/steps": None}, "lost the list of its members"),
+    "no rounds of letters": ({"accepted": None}, "say of each of its hospitals"),
+    "too few rounds of letters": ({"accepted": np.zeros(2, int)}, "say of each of its hospitals"),
+    "one account for all": ({"spent/steps": np.array([[3]])}, "say of each of its hospitals"),
+    "an account below zero": ({"spent/steps": np.full((1, 4), -3)}, "cannot be"),
+    "rounds with a fraction": ({"accepted": np.zeros(4)}, "cannot be"),
+    "one number told for all": ({"told/control": np.ones(1)}, "rows of as many numbers"),
+    "kept text": ({"kept/control": np.full((4, 6), "x")}, "rows of as many numbers"),
+    "half a letter": ({"waiting/weight": None}, "not whole"),
+    "a letter of nobody": ({"waiting/seat": np.array([99])}, "cannot be"),
+    "a letter of −5 records": ({"waiting/weight": np.array([-5])}, "cannot be"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_75_a_file_that_says_what_cannot_be_is_refused(hospitals, tmp_path, name):
+    plan = Plan(lr=0.1, private=DPSGD(1.0, 2.0), scaffold=True, late=0.5)
+    state, _ = fit(MODEL, hospitals, plan, rounds=3)
+    assert len(state.waiting["seat"]) == 1
+    store.save(tmp_path / "whole.npz", state)
+    change, why = BROKEN[name]
+    with np.load(tmp_path / "whole.npz") as file:
+        held = {part: value for part, value in (dict(file) | change).items() if value is not None}
+    if "members" in held:
+        held["members"] = np.array(sorted(set(held) - {"members"}))
+    np.savez(tmp_path / "broken.npz", **held)
+    with pytest.raises(ValueError, match=why):
+        store.load(tmp_path / "broken.npz")
