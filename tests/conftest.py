@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from fedlearn_mini import data, models
+
+settings.register_profile("kit", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("kit")
 
 MODELS = {
     "linear": models.linear(5),
