@@ -297,6 +297,42 @@ def test_a_plan_in_between_that_keeps_less_loses_nothing_of_what_was_kept(hospit
     assert np.abs(third.told["control"] - second.told["control"]).max() > 1e-3
 
 
+def test_a_plan_that_keeps_more_takes_over_what_is_kept_told_and_accepted(hospitals):
+    """Nobody answers, so nothing may change but what the new piece begins with."""
+    careful = Plan(lr=0.1, steps=3, scaffold=True, dropout=lambda r: np.array([0.0, 0.0, 0.0, 1.0 if r else 0.0]))
+    first, _ = fit(MODEL, hospitals, careful, rounds=2)
+    coarse = (partial(hospital.feedback, compress=lambda rows, dice: rows.round(1)),)
+    for scaffold in (True, False):
+        more = replace(careful, scaffold=scaffold, around=coarse, dropout=lambda r: np.ones(4))
+        second, _ = one_round(first, MODEL, hospitals, more)
+        assert (second.kept["control"] == first.kept["control"]).all() and not second.kept["lost"].any()
+        assert (second.told["control"] == first.told["control"]).all() and second.told["control"].any()
+        assert list(second.accepted) == list(first.accepted) == [2, 2, 2, 1]
+
+
+def test_late_letters_of_a_plan_without_scaffold_do_not_move_c(hospitals):
+    plain, sizes = Plan(lr=0.1, steps=3, late=0.5), hospitals.sizes
+    first, _ = fit(MODEL, hospitals, plain, rounds=3)
+    assert first.waiting and "control" not in first.waiting
+    second, record = one_round(first, MODEL, hospitals, replace(plain, scaffold=True, late=0.0))
+    assert record["hospitals"] > 4
+    assert np.allclose(second.told["control"], sizes @ second.kept["control"] / sizes.sum(), atol=1e-14)
+    with pytest.raises(ValueError, match="what the hospitals keep in this state belongs to"):
+        one_round(first, MODEL, hospitals._replace(names=("A", "B", "C", "D")), plain)  # nor do they go to others
+
+
+def test_releases_are_charged_when_they_leave_the_house_also_if_the_letter_is_late_or_refused(hospitals):
+    plan = Plan(lr=0.1, steps=3, private=DPSGD(1.0, 2.0))
+    for way in ({"late": 1.0}, {"uplink": first_broken}):
+        state, record = one_round(initial(MODEL, plan), MODEL, hospitals, replace(plan, **way))
+        assert record["hospitals"] < 4 and list(state.spent[0].steps) == [3, 3, 3, 3]
+
+
+def first_broken(updates, rng):
+    """An uplink that breaks the first letter."""
+    return np.where((np.arange(len(updates)) == 0)[:, None], np.nan, updates)
+
+
 UNREADABLE = {
     "nothing": None,
     "a list": ["control", "round", "seat", "steps", "update", "weight"],
@@ -342,3 +378,18 @@ def test_75_a_file_that_says_what_cannot_be_is_refused(hospitals, tmp_path, name
     np.savez(tmp_path / "broken.npz", **held)
     with pytest.raises(ValueError, match=why):
         store.load(tmp_path / "broken.npz")
+
+
+def test_a_full_disk_leaves_the_older_file_and_no_draft(hospitals, tmp_path, monkeypatch):
+    state, _ = fit(MODEL, hospitals, Plan(), rounds=1)
+    store.save(tmp_path / "state.npz", state)
+
+    def full(file, **held):
+        file.write(b"half of it")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="no space left"):
+        store.save(tmp_path / "state.npz", replace(state, round=2))
+    assert [file.name for file in tmp_path.iterdir()] == ["state.npz"]
+    assert store.load(tmp_path / "state.npz")[0].round == 1
