@@ -1,6 +1,6 @@
 """Run notebooks from clean kernels and store them as they should be: `python .ci/refresh.py [notebooks …]`.
 
-Without arguments: all of them. Outputs are kept; widget state, timings and machine details are not.
+Without arguments: all of them, companions too. Outputs are kept; widget state, timings and machine details are not.
 """
 
 import sys
@@ -23,7 +23,7 @@ def refresh(path):
         record_timing=False,
         store_widget_state=False,
         coalesce_streams=True,
-        resources={"metadata": {"path": FOLDER}},
+        resources={"metadata": {"path": path.parent}},
     )
     client.execute()
     notebook.metadata = {**KERNEL, "language_info": {"name": "python"}}
@@ -36,6 +36,6 @@ def refresh(path):
 
 
 if __name__ == "__main__":
-    for path in [Path(name) for name in sys.argv[1:]] or sorted(FOLDER.glob("*.ipynb")):
+    for path in [Path(name) for name in sys.argv[1:]] or sorted(FOLDER.rglob("*.ipynb")):
         print(path.name, flush=True)
         refresh(path)

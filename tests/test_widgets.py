@@ -12,7 +12,7 @@ from PIL import Image
 from fedlearn_mini.classroom import plots
 from fedlearn_mini.classroom.widgets import LivePanel, choice, log_slider, slider
 
-NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").rglob("*.ipynb"))
 
 
 def test_a_slider_shows_as_many_digits_as_its_step_has():
