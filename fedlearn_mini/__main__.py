@@ -15,6 +15,7 @@ NEEDED = {
     "matplotlib": (3, 8),
     "pillow": (10, 0),
     "ipywidgets": (8, 1),
+    "anywidget": (0, 9),
     "tqdm": (4, 66),
 }
 OPTIONAL = {"jupyterlab": (4, 2)}  # not where the notebooks open in something else: Colab, a hub, an editor

@@ -1,17 +1,19 @@
 """Pictures: functions of (arrays, ax) that return the ax and compute nothing but medians and ranges.
 
-The same hospital has the same colour and marker in the whole kit. The colours are Okabe and Ito's, which
-colour-blind readers can tell apart; markers and line styles do it in grey.
+The same hospital has the same colour and marker in the whole kit. The colours are Okabe and Ito's, which colour-blind
+readers can tell apart, the light ones darkened to a contrast of 3 : 1 with white; markers and line styles tell them
+apart in grey.
 """
 
 import base64
+import html
 import io
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#5B5B5B")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#9C6B00", "#3E94C4", "#6A51A3", "#5B5B5B")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)))
 SEATS = {"Cleveland": 0, "Hungary": 1, "Switzerland": 2, "VA Long Beach": 3, "A": 0, "B": 1, "C": 2}
@@ -42,12 +44,27 @@ def png(fig):
     return buffer.getvalue()
 
 
+def as_html(picture, alt, caption=""):
+    """A picture (PNG bytes) with its alternative text and a caption, as people get them wherever a notebook is shown.
+
+    JupyterLab and nbconvert drop the text of an image/png; they keep that of an <img>. Of the picture 128 colours are
+    kept, which makes it a third as large.
+    """
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    few = Image.open(io.BytesIO(picture)).convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    few.save(buffer, "png", optimize=True)
+    data, below = base64.b64encode(buffer.getvalue()).decode(), f"<figcaption>{caption}</figcaption>" if caption else ""
+    image = f'<img alt="{html.escape(alt)}" style="max-width:100%" src="data:image/png;base64,{data}">'
+    return f'<figure style="margin:0">{image}{below}</figure>'
+
+
 def show(fig, alt):
     """Display a figure with its alternative text, for readers who hear the page instead of seeing it."""
     from IPython.display import display
 
-    picture = base64.b64encode(png(fig)).decode()
-    display({"image/png": picture, "text/plain": f"<Figure: {alt}>"}, metadata={"image/png": {"alt": alt}}, raw=True)
+    display({"text/html": as_html(png(fig), alt), "text/plain": f"<Figure: {alt}>"}, raw=True)
 
 
 def named(ax, xlabel="", ylabel="", title="", legend=True):
@@ -70,6 +87,8 @@ def band(x, runs, ax, label, seat=0, **names):
     """The median of runs (S, T) over S seeds as a line, their full range as a band."""
     look = SERVER if label == "federated" else style(label, seat)
     ax.fill_between(x, runs.min(0), runs.max(0), color=look["color"], alpha=0.15, linewidth=0)
+    for end in (runs.min(0), runs.max(0)):
+        ax.plot(x, end, color=look["color"], linewidth=0.8)
     ax.plot(x, np.median(runs, 0), label=label, markevery=max(1, len(x) // 8), **look)
     return named(ax, **names)
 
