@@ -1,8 +1,10 @@
 """`python -m fedlearn_mini`: is everything here, and does the main thing work? In words, in a few seconds.
 
 `python -m fedlearn_mini copy [folder]` copies the notebooks into a folder, this one by default, and overwrites nothing.
+`python -m fedlearn_mini train A.csv B.csv …` trains on your own hospitals, a file each: train --help says how.
 """
 
+import argparse
 import importlib.metadata
 import os
 import sys
@@ -15,6 +17,7 @@ NEEDED = {
     "matplotlib": (3, 8),
     "pillow": (10, 0),
     "ipywidgets": (8, 1),
+    "anywidget": (0, 9),
     "tqdm": (4, 66),
 }
 OPTIONAL = {"jupyterlab": (4, 2)}  # not where the notebooks open in something else: Colab, a hub, an editor
@@ -113,10 +116,55 @@ def copy(target="."):
     return 0
 
 
+def train(arguments):
+    """Train on files of the reader's own, and say in words what was done and what it is worth: the exit code."""
+    from tqdm import tqdm
+
+    from . import own
+
+    asked = train_options().parse_args(arguments)
+    try:
+        gathered = own.gather(asked.files, asked.target)
+        print("\n".join(gathered.notes), end="\n\n")
+        compared = own.compare(gathered, asked.model, asked.rounds, asked.splits, lambda s: tqdm(list(s), "splits"))
+        print(f"AUC on held-out patients, median (range) of {asked.splits} splits, at most {asked.rounds} rounds:")
+        print(own.report(compared), end="\n\n")
+        state, going = own.train(
+            gathered, asked.model, asked.rounds, asked.save, lambda r: tqdm(r, "rounds", asked.rounds)
+        )
+    except (ValueError, OSError) as error:
+        print(f"no  {error}")
+        return 1
+    print(f"{'Went on to' if going else 'Trained'} round {state.round} on all patients.", end=" ")
+    print(
+        f"Saved in {asked.save}: the same command goes on from there." if asked.save else "Not saved: --save run.npz."
+    )
+    print(own.TOLD.format(up=compared.up, down=compared.down, rounds=asked.rounds))
+    return 0
+
+
+def train_options():
+    """The options of `train`."""
+    options = argparse.ArgumentParser("python -m fedlearn_mini train", description="One CSV file for each hospital.")
+    options.add_argument(
+        "files", nargs="+", help="a CSV file for each hospital; rules.toml beside them says what differs"
+    )
+    options.add_argument("--target", default="target", help="the column to predict, 0 or 1 (target)")
+    options.add_argument(
+        "--model", default="network", choices=["network", "logistic"], help="64-64-1, or one layer (network)"
+    )
+    options.add_argument("--rounds", type=int, default=10, help="rounds of training (10)")
+    options.add_argument("--splits", type=int, default=5, help="into training, validation and test patients (5)")
+    options.add_argument("--save", help="a file .npz for the state; if it is there, the run goes on from it")
+    return options
+
+
 def main(arguments=()):
-    """Check, or copy; the exit code."""
+    """Check, copy or train; the exit code."""
     if not arguments:
         return check()
+    if arguments[0] == "train":
+        return train(arguments[1:])
     if arguments[0] == "copy" and len(arguments) <= 2:
         return copy(*arguments[1:])
     print(__doc__)

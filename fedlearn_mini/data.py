@@ -147,6 +147,10 @@ def checked(X, y, groups):
     for column, kind in zip(columns, kinds, strict=False):
         if getattr(kind, "kind", "O") not in "fiub":
             raise ValueError(f"column {column!r} is not a number. Give its codes to clean(), or leave the column out.")
+    if np.ma.is_masked(X) or np.ma.is_masked(y):
+        raise ValueError(
+            "some cells are masked, and NumPy would use what is below: X = np.ma.filled(X.astype(float), np.nan)."
+        )
     X, y, groups = plain(X), plain(y), as_they_are(groups)
     if X.ndim != 2 or len(X) == 0:
         raise ValueError(f"X must be a table of at least one record, (N, d), but its shape is {X.shape}.")
@@ -312,7 +316,12 @@ def prepare(table, *, rng, target="target", hospital="hospital", share=0.3, most
             raise ValueError(f"the table has no column {column!r}. {meant(column, table.columns)}")
     if len(table) == 0:
         raise ValueError("the table has no record, so that every hospital is gone. Look for what dropped the rows.")
-    values = table[target].unique()
+    values = table[target].dropna().unique()
+    if len(values) < len(table[target].unique()):
+        raise ValueError(
+            f"the target {target!r} is missing in {table[target].isna().sum()} record(s). Drop them: "
+            f"table.dropna(subset=[{target!r}])."
+        )
     if len(values) < 2:
         raise ValueError(f"the target {target!r} is the same in every record: there is nothing to predict.")
     if len(values) == 2 and set(values) != {0, 1}:

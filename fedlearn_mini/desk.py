@@ -13,6 +13,8 @@ from .chance import Purpose, by_name, stream
 from .checks import shaped
 from .wire import Letters, none
 
+MANY = 2**31 - 1
+
 
 class Desk(NamedTuple):
     """Who is registered.
@@ -68,7 +70,7 @@ def attendance(plan, r, desk: Desk):
     return invited, invited[there[invited]]
 
 
-def received(said: dict, asked, sizes, r, told, theta) -> tuple[Letters, dict]:
+def received(said: dict, asked, sizes, r, told, theta, most=MANY) -> tuple[Letters, dict]:
     """Letters that were written elsewhere, as rows in the order of their seats, and {seat: why} of those refused.
 
     said   {seat: letter}, by whoever it was that sent it: a letter is {name: number or array (P,)}
@@ -77,13 +79,16 @@ def received(said: dict, asked, sizes, r, told, theta) -> tuple[Letters, dict]:
     r      rounds that were complete when the order went out
     told   names that a letter carries beside "update"
     theta  (P,), whose shape and type of number a letter must have
+    most   the most steps that the plan asks of anybody: with FedNova, who says more would count for less
 
-    NumPy would let a scalar or a short vector spread out over θ, and a hospital of 10⁹ records decide alone.
+    NumPy would let a scalar or a short vector spread out over θ, and a hospital of 10⁹ records decide alone. What a
+    finite update may do is not looked at. A hospital whose letter is refused has spent its noise: charge it as well.
     """
-    blank, refused, rows = none(theta.size, told, theta.dtype), {}, []
-    for seat in sorted(said):
+    blank, rows = none(theta.size, told, theta.dtype), []
+    refused = {seat: "nobody asked this hospital" for seat in said if seat not in set(asked.tolist())}
+    for seat in (int(seat) for seat in asked if seat in said):
         try:
-            why = wrong(said[seat], seat, asked, sizes, r, blank)
+            why = wrong(said[seat], seat, sizes, r, blank, most)
         except (TypeError, ValueError):  # no dict, keys that are no text, rows of unequal length
             why = "it cannot be read as a letter"
         if why:
@@ -95,10 +100,8 @@ def received(said: dict, asked, sizes, r, told, theta) -> tuple[Letters, dict]:
     return {name: np.array([row[name] for row in rows], part.dtype) for name, part in blank.items()}, refused
 
 
-def wrong(letter, seat, asked, sizes, r, blank):
+def wrong(letter, seat, sizes, r, blank, most):
     """What is wrong with one letter, in words, or ""."""
-    if seat not in asked:
-        return "nobody asked this hospital"
     if set(letter) != set(blank):
         return f"it holds {sorted(letter)}, not {sorted(blank)}"
     for name, part in blank.items():
@@ -110,4 +113,4 @@ def wrong(letter, seat, asked, sizes, r, blank):
         return f"it is of hospital number {letter['seat']} in round {letter['round']}"
     if letter["weight"] != sizes[seat]:
         return f"it counts for {letter['weight']} records, and {sizes[seat]} are registered"
-    return "" if 1 <= letter["steps"] <= np.iinfo(np.int32).max else f"it says that {letter['steps']} steps were taken"
+    return "" if 1 <= letter["steps"] <= most else f"it says that {letter['steps']} steps were taken"

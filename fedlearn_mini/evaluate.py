@@ -17,8 +17,22 @@ def average(values, w=None):
     return values.mean(-1) if w is None else (w * values).sum(-1) / w.sum(-1)
 
 
+def paired(y, p):
+    """Labels and predictions as arrays that belong together by position, whatever they came in; or a sentence."""
+    y, p = np.asarray(y, float), np.asarray(p, float)
+    if y.shape[-1:] != p.shape[-1:] or not y.ndim or y.ndim > p.ndim:
+        raise ValueError(
+            f"labels {y.shape} and predictions {p.shape} do not belong together: a metric needs one prediction for "
+            "each label, (n,) and (n,). A column (n, 1) is made a row by p[:, 0]."
+        )
+    if np.isnan(y).any():
+        raise ValueError(f"a label is missing in {np.isnan(y).sum()} record(s): leave them out before you measure.")
+    return y, p
+
+
 def accuracy(y, p, w=None):
     """Share of records on the right side of ½: (..., n) -> (...). w (..., n) are row weights, 0 on padding."""
+    y, p = paired(y, p)
     return average(np.where(np.isnan(p), np.nan, (p > 0.5) == (y > 0.5)), w)
 
 
@@ -27,6 +41,7 @@ def brier(y, p, w=None):
 
     Half of the sum over both classes in Brier 1950, Monthly Weather Review 78. Notebook 05.
     """
+    y, p = paired(y, p)
     return average((p - y) ** 2, w)
 
 
@@ -39,6 +54,7 @@ def auc(y, p):
     >>> auc(np.array([0, 1, 0, 1]), np.array([0.1, 0.9, 0.2, 0.2]))
     0.875
     """
+    y, p = paired(y, p)
     healthy, diseased = np.sort(p[y < 0.5]), p[y > 0.5]
     if not (healthy.size and diseased.size) or np.isnan(p).any():
         return np.nan
@@ -84,6 +100,7 @@ def calibration(y, p, bins=10):
 
     Empty slices have NaN and 0. A calibrated model has the first two equal. Notebook 10.
     """
+    y, p = paired(y, p)
     place = np.minimum((p * bins).astype(int), bins - 1)
     count = np.bincount(place, minlength=bins)
     with np.errstate(invalid="ignore"):

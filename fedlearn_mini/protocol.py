@@ -134,6 +134,7 @@ def at_server_before(state: State, parts: Pieces, desk: Desk):
     # 1. invite
     invited, present = attendance(parts.plan, state.round, desk)
     ledger.allow(state, parts, desk, present)
+    # 2. send the model
     theta, told = state.theta.astype(desk.dtype, copy=False), {name: state.told[name] for name in parts.hospital.told}
     return Order(state.round, theta, told, len(desk.names), state.accepted), invited, present
 
@@ -145,10 +146,10 @@ def at_hospital(order: Order, parts: Pieces, kept: dict, X, y, w, size, dice: Di
     row each. The numbers are the same.
     """
     steps, theta = parts.effort(size, dice), order.theta.astype(X.dtype, copy=False)
-    # 2. train
+    # 3. train at home
     job = Job(theta, order.told, order.hospitals, kept, X, y, w, size, steps, dice, order.topic)
     letter, kept = parts.hospital.step(job)
-    # 3. upload
+    # 4. send the change
     counts = {"seat": dice.seats, "round": each(order.round, size), "weight": size, "steps": each(steps, size)}
     return counts | letter, kept
 
@@ -158,11 +159,11 @@ def at_server_after(state: State, order: Order, invited, letters: Letters, parts
     sent, chance, theta = letters, partial(stream, parts.plan.seed, order.round), order.theta
     letters, waiting = on_the_way(letters, state.waiting, parts.wire, chance)
     accepted = wire.through(sent, letters, waiting)
-    # 4. aggregate
+    # 5. average
     update = parts.aggregate(letters["update"], letters["weight"], chance)
     shaped("what aggregate returns", update, theta.shape)
     told = {name: moved(c, letters.get(name), letters["weight"], desk.sizes) for name, c in state.told.items()}
-    # 5. step
+    # 6. update
     theta, memory = stepped(parts.server, theta, update.astype(theta.dtype, copy=False), state.memory, letters)
     spent = ledger.account(state, parts.mechanism, desk, sent["seat"], sent["steps"])
     heard = state.accepted.copy()

@@ -7,6 +7,8 @@ place and the mend, and never with a patient's values in it. Derived in notebook
 import codecs
 import csv
 import io
+import re
+import unicodedata
 import warnings
 from pathlib import Path
 
@@ -16,6 +18,16 @@ from .checks import meant, number
 from .folders import DATA
 
 FOLDER = DATA
+NO_TABLE = {  # how files of other kinds begin, whatever their names say
+    b"PK": "an Excel workbook or a zip archive. Save the sheet as CSV",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook. Save the sheet as CSV",
+    b"\x1f\x8b": "packed by gzip. Unpack it first",
+    b"%PDF": "a PDF. Ask for the table itself, as CSV",
+    b"PAR1": "a Parquet file. Write it as CSV, with pandas.read_parquet and to_csv",
+    b"SQLite format": "a database. Export the table as CSV",
+    b"\x89PNG": "a picture. Ask for the table itself, as CSV",
+}
+WHOLE = r"^([-+]?\d+)\.0+$"  # a whole number written with a point
 MISSING = ("", "?", "-", "na", "n/a", "nan", "none", "null", "missing", "unknown")  # in any case
 
 
@@ -32,11 +44,11 @@ def written(name):
     return str(name)
 
 
-def read(path, *, sep=",", encoding="utf-8", target=None, most_bytes=10**9, most_columns=10_000):
+def read(path, *, sep=None, encoding="utf-8", target=None, most_bytes=10**9, most_columns=10_000):
     """A table of text, exactly as the file has it: leading zeros stay, and 'NA' stays 'NA'. `clean` comes next.
 
     path            of a CSV file; empty lines are skipped
-    sep             what stands between the cells
+    sep             the one sign between the cells; None: a comma, or what a first line "sep=;" of the file says
     encoding        how letters are stored; Excel often writes "cp1252"
     target          a column that must be there; None: any will do
     most_bytes      of the file; a larger one is refused
@@ -46,11 +58,14 @@ def read(path, *, sep=",", encoding="utf-8", target=None, most_bytes=10**9, most
     ['0001', '0002']
 
     Refused in words: a missing, empty or far too large file, another separator or encoding, rows of the wrong length,
-    a column name that stands twice, a web page or a git-LFS pointer in the data's place, a target that is not there.
+    a column name that stands twice, a file of another kind in the table's place, a target that is not there. Letters
+    with accents come in one form (Unicode NFC), however the file composes them.
     """
     import pandas as pd
 
-    path = Path(path)
+    path = Path(path).expanduser()
+    if sep is not None and (not isinstance(sep, str) or len(sep) != 1):
+        raise ValueError(f"sep must be one sign, such as ',' or ';' or '\\t', not {sep!r}.")
     if not path.is_file():
         found = sorted(f.name for f in path.parent.glob("*.csv")) if path.parent.is_dir() else []
         near = meant(path.name, found) if found else f"The folder {path.parent} has no CSV file."
@@ -61,10 +76,13 @@ def read(path, *, sep=",", encoding="utf-8", target=None, most_bytes=10**9, most
             "tables in memory. Take fewer rows or columns, or allow more if your machine has several times as much."
         )
     raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    for sign, what in NO_TABLE.items():
+        if raw.startswith(sign):
+            raise ValueError(f"{path.name} is {what}.")
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff") and "16" not in encoding:
         raise ValueError(f"{path.name} is written in UTF-16. Read it with encoding='utf-16'.")
     try:
-        text = raw.decode(encoding)
+        text = unicodedata.normalize("NFC", raw.decode(encoding))
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise ValueError(
@@ -72,12 +90,14 @@ def read(path, *, sep=",", encoding="utf-8", target=None, most_bytes=10**9, most
             "Files from Windows or older systems often need encoding='cp1252' or 'latin-1'."
         ) from error
     for sign, what in (
-        ("\0", "binary data"),
-        ("version https://git-lfs", "a git-LFS pointer: run 'git lfs pull'"),
-        ("<", "a web page"),
+        (r"[^\0]*\0", "binary data"),
+        (r"\s*version https://git-lfs", "a git-LFS pointer: run 'git lfs pull'"),
+        (r"\s*<(!doctype|html|head|body|\?xml)", "a web page"),  # and not a column called <60
     ):
-        if text[:200].lstrip().lower().startswith(sign) or (sign == "\0" and sign in text):
+        if re.match(sign, text, re.IGNORECASE):
             raise ValueError(f"{path.name} holds {what}, not a table. Get the file again from its source.")
+    told = re.match(r"sep=(.)\r?\n", text)  # Excel writes such a line
+    text, sep = text[told.end() :] if told else text, sep or (told[1] if told else ",")
     try:
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=sep, strict=True) if row]
     except csv.Error as error:
@@ -104,7 +124,7 @@ def read(path, *, sep=",", encoding="utf-8", target=None, most_bytes=10**9, most
     for number_, row in enumerate(rows[1:], start=1):
         if len(row) != len(header):
             raise ValueError(f"{path.name}, record {number_}, has {len(row)} cells, but the header has {len(header)}.")
-    if target is not None and target not in header:
+    if target is not None and composed(target) not in header:
         raise ValueError(f"{path.name} has no column {target!r}. {meant(target, header)}")
     return pd.DataFrame(rows[1:], columns=header, dtype=str)
 
@@ -115,6 +135,7 @@ def clean(
     rename=None,
     missing=MISSING,
     decimal=".",
+    thousands=None,
     codes=None,
     scale=None,
     dates=None,
@@ -125,12 +146,14 @@ def clean(
     """Text to numbers, one rule at a time: -> table, notes (a sentence for everything that was changed).
 
     rename     {old: new}               columns get other names; the options below use the new ones. None: none
-    missing    words                    cells that mean "not known", in any case. (): none; default: MISSING
+    missing    words or numbers         cells that mean "not known", in any case. (): none; default: MISSING
     decimal    "." or ","               the sign before the fraction
-    codes      {column: {"yes": 1}}     the number that a word stands for. None: no words
+    thousands  "." or "," or " "        the sign between groups of three digits. None: there is none
+    codes      {column: {"yes": 1}}     the number that a word (or a number) stands for, also if the word is one of
+                                        `missing`. None: no words
     scale      {column: factor}         numbers are multiplied, to another unit. None: stay as they are
     dates      {column: "%Y-%m-%d"}     the format of a date. None: no dates
-    limits     {column: (low, high)}    values outside become missing. None: all stay
+    limits     {column: (low, high)}    values outside become missing; None for an end: open. None: all stay
     text       columns                  left as text. (): all others are numbers
     id         column                   names a patient: the same one with the same record is kept once, with
                                         different records refused. None: nobody is looked for
@@ -145,37 +168,80 @@ def clean(
     """
     import pandas as pd
 
-    codes, scale, dates, limits, notes = codes or {}, scale or {}, dates or {}, limits or {}, []
-    missing, text = [(words,) if isinstance(words, str) else words for words in (missing, text)]
-    known(table, {"rename": rename or {}})
-    table = table.rename(columns=rename or {})
+    rename, codes, scale, dates, limits = (
+        {composed(column): what for column, what in (option or {}).items()}
+        for option in (rename, codes, scale, dates, limits)
+    )
+    table, id, notes = table.rename(columns=composed), composed(id), []
+    missing, text = [(words,) if np.ndim(words) == 0 else tuple(words) for words in (missing, text)]
+    signs(decimal, thousands)
+    limits = {column: opened(column, ends) for column, ends in limits.items()}
+    text = [composed(column) for column in text]
+    known(table, {"rename": rename})
+    table = table.rename(columns=rename)
     options = {"codes": codes, "scale": scale, "dates": dates, "limits": limits, "text": text}
     known(table, options | {"id": [id] if id else []})
     twice = table.columns[table.columns.duplicated()]
     if len(twice):
         raise ValueError(f"rename gives the name {twice[0]!r} to two columns. Choose another for one of them.")
     sensible(scale, limits, {*codes, *dates, *text, id})
-    missing = {str(word).strip().lower() for word in missing}
-    cells = table.astype(str).apply(lambda column: column.str.strip())
-    unknown = cells.apply(lambda column: column.str.lower()).isin(missing)
+    gone, codes = table.isna(), {column: {spelled(word): n for word, n in codes[column].items()} for column in codes}
+    missing = {spelled(word).lower() for word in missing}
+    cells = table.astype(str).apply(lambda column: column.str.normalize("NFC").str.strip())
+    compared = cells.apply(lambda column: column.str.replace(WHOLE, r"\1", regex=True))
+    unknown = gone | compared.apply(lambda column: column.str.lower()).isin(missing)
+    for column, words in codes.items():  # who gives a code to "-" does not mean "not known" by it
+        unknown[column] &= gone[column] | ~compared[column].isin(words)
     table = cells.mask(unknown)
     note(notes, unknown.sum(), "marked as missing")
     for column in table.columns:
         if column in codes:
-            coded = table[column].map(codes[column])
-            refuse(column, table[column].notna() & coded.isna(), f"is none of {', '.join(map(repr, codes[column]))}")
+            coded = compared[column].mask(unknown[column]).map(codes[column])
+            words = ", ".join(map(repr, codes[column]))
+            refuse(column, table[column].notna() & coded.isna(), f"is none of {words}, which have codes")
             table[column] = coded.astype(float)
         elif column in dates:
             parsed = pd.to_datetime(table[column], format=dates[column], errors="coerce")
             refuse(column, table[column].notna() & parsed.isna(), f"is not a date written as {dates[column]}")
             table[column] = parsed
         elif column not in text and column != id:
-            table[column] = numbers_in(table[column], decimal) * scale.get(column, 1)
+            table[column] = numbers_in(table[column], decimal, thousands) * scale.get(column, 1)
     for column, (low, high) in limits.items():
         outside = (table[column] < low) | (table[column] > high)
         table[column] = table[column].mask(outside)
         note(notes, pd.Series({column: outside.sum()}), f"outside {low}–{high}, marked as missing")
     return (table if id is None else once(table, id, notes)), notes
+
+
+def composed(name):
+    """A name in one Unicode form, ä as one letter; what is no text stays as it is."""
+    return unicodedata.normalize("NFC", name) if isinstance(name, str) else name
+
+
+def spelled(word):
+    """A cell or a word as it is compared: without blanks around it, in one Unicode form, 1 for 1.0 and -9 for -9.0."""
+    return re.sub(WHOLE, r"\1", unicodedata.normalize("NFC", str(word)).strip())
+
+
+def signs(decimal, thousands):
+    """Refuse signs in numbers that cannot be meant."""
+    if decimal not in (".", ","):
+        raise ValueError(f"decimal must be '.' or ',', not {decimal!r}.")
+    if thousands not in (None, ".", ",", " ", "'") or thousands == decimal:
+        raise ValueError(
+            f"thousands must be one of '.', ',', ' ' and \"'\", or None, and not decimal, not {thousands!r}."
+        )
+
+
+def opened(column, ends):
+    """Limits as two numbers, None as an end that is open."""
+    if not isinstance(ends, tuple | list) or len(ends) != 2:
+        raise ValueError(f"limits of {column!r} must be two, (low, high), such as (0, 120) or (0, None), not {ends!r}.")
+    low, high = (open if end is None else end for end, open in zip(ends, (-np.inf, np.inf), strict=True))
+    for end in (low, high):
+        if not isinstance(end, int | float | np.number) or np.isnan(end):
+            raise ValueError(f"limits of {column!r} must be numbers or None, not {ends!r}.")
+    return low, high
 
 
 def sensible(scale, limits, others):
@@ -220,17 +286,29 @@ def note(notes, counts, what):
         notes.append(f"{what}: {', '.join(found)}")
 
 
-def numbers_in(column, decimal):
+def numbers_in(column, decimal, thousands=None):
     """The column as floats; a cell that is not a number, or not finite, is refused by row, never by value."""
     import pandas as pd
 
-    as_text = column.str.replace(decimal, ".", regex=False) if decimal != "." else column
+    as_text = column.astype(object)
+    if thousands is not None:
+        point, group = re.escape(decimal), re.escape(thousands)
+        grouped = as_text.str.fullmatch(rf"[-+]?(\d+|\d{{1,3}}({group}\d{{3}})+)({point}\d*)?", na=True)
+        refuse(column.name, ~grouped.astype(bool), f"is not a number whose thousands are parted by {thousands!r}")
+        as_text = as_text.str.replace(thousands, "", regex=False)
+    elif decimal == ",":
+        refuse(
+            column.name,
+            as_text.str.contains(".", regex=False, na=False).astype(bool),
+            "has a point, although decimal=','. Do points part thousands (250.000)? Say thousands='.'. Else correct it",
+        )
+    as_text = as_text.str.replace(decimal, ".", regex=False) if decimal != "." else as_text
     values = pd.to_numeric(as_text, errors="coerce")
     bad = column.notna() & values.isna()
     if bad.any() and decimal == "." and column[bad].str.fullmatch(r"[-+]?\d+,\d+").all():
         raise ValueError(
             f"column {column.name!r} has commas in its numbers. Decimal commas (1,5 for one and a half): clean it with "
-            "decimal=','. Commas that part thousands (1,500): remove them first."
+            "decimal=','. Commas that part thousands (1,500): clean it with thousands=','."
         )
     refuse(column.name, bad, "is not a number. If it is a category, give its codes; if it stays text, name it in text")
     refuse(column.name, np.isinf(values), "is infinite. Correct it, or add 'inf' to missing")
@@ -249,7 +327,8 @@ def combine(tables, *, id=None):
     """One table from {hospital: table}: columns matched by name, whatever their order, plus a column `hospital`.
 
     tables    {hospital: table}, each with at least one record
-    id        the column that names a patient: who stands in two hospitals is refused. None: nobody is looked for
+    id        the column that names a patient: who stands in two hospitals is refused, also as 1, "1" and " 1"; so is
+              a record without an id. None: nobody is looked for
 
     >>> import pandas as pd
     >>> combine({"A": pd.DataFrame({"age": [50]}), "B": pd.DataFrame({"age": [60]})})["hospital"].tolist()
@@ -279,8 +358,12 @@ def combine(tables, *, id=None):
     warn_of_units(tables)
     table = pd.concat({name: t[columns] for name, t in tables.items()}, names=["hospital"])
     table = table.reset_index("hospital").reset_index(drop=True)
-    if id is not None and table.duplicated(subset=id).any():
-        both = sorted(set(map(written, table.loc[table.duplicated(subset=id, keep=False), "hospital"])))
+    if id is None:
+        return table
+    refuse(id, table[id].isna(), "is missing, so that a patient of two hospitals cannot be found. Give every row an id")
+    patients = table[id].map(lambda one: spelled(written(one)))
+    if patients.duplicated().any():
+        both = sorted(set(map(written, table.loc[patients.duplicated(keep=False), "hospital"])))
         raise ValueError(
             f"column {id!r}: the same patient stands in more than one hospital ({', '.join(both)}). Keep one of the "
             "records: otherwise it can be trained on here and tested on there."

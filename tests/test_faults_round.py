@@ -167,7 +167,7 @@ def letter(hospitals, plan=None):
         own = {name: rows[seat] for name, rows in kept.items()}
         w, size = np.full(len(y), 1 / len(y)), np.array(len(y))
         said[seat], _ = at_hospital(order, parts, own, X, y, w, size, Dice.of(0, 0, np.array(seat)))
-    return said, (present, desk.sizes, order.round, parts.hospital.told, order.theta)
+    return said, (present, desk.sizes, order.round, parts.hospital.told, order.theta, plan.steps)
 
 
 WRONG = {
@@ -185,6 +185,7 @@ WRONG = {
     "half a record": ({"weight": 1.5}, "its weight has the shape"),
     "no step": ({"steps": 0}, "it says that 0 steps were taken"),
     "steps without end": ({"steps": 10**12}, "it says that 1000000000000 steps"),
+    "a step more than planned": ({"steps": 2}, "it says that 2 steps"),
 }
 
 
@@ -204,6 +205,8 @@ def test_91_letters_that_nobody_asked_for_are_refused_and_nobody_is_nobody(hospi
     said, (_, *rest) = letter(hospitals)
     letters, refused = received(said, np.array([0, 1]), *rest)
     assert list(letters["seat"]) == [0] and refused == {2: "nobody asked this hospital"}
+    letters, refused = received(said | {"0": said[0], None: {}, 7: {}}, np.array([0, 2]), *rest)
+    assert list(letters["seat"]) == [0, 2] and set(refused) == {"0", None, 7}
     none, refused = received({}, np.array([0, 1]), *rest)
     assert none["update"].shape == (0, 6) and none["seat"].dtype == int and not refused
     sound, refused = received(said, np.array([0, 2]), *rest)
@@ -240,6 +243,29 @@ def test_a_topic_travels_with_the_order_and_needs_no_branch_in_the_round(hospita
 def test_around_that_is_not_a_tuple_of_functions_is_refused(around):
     with pytest.raises(ValueError, match="around must be a tuple of functions"):
         Plan(around=around)
+
+
+def test_two_compressions_that_would_share_one_memory_are_refused(hospitals):
+    coarse = partial(hospital.feedback, compress=lambda rows, dice: rows.round(1))
+    with pytest.raises(ValueError, match="two `feedback` around each other"):
+        fit(MODEL, hospitals, Plan(around=(coarse, coarse)), rounds=1)
+
+
+def test_a_part_that_diverges_at_home_is_not_unseen(hospitals):
+    """It never travels, so no letter shows it: the run ends with the last good state."""
+    own = np.arange(6) != 0
+
+    def wild(inner):
+        def step(job):
+            letter, kept = inner.step(job)
+            grown = np.where(own, kept["own"], np.inf)
+            return letter, kept | {"own": grown if job.kept["own"][..., 1].any() else kept["own"]}
+
+        return inner._replace(step=step)
+
+    state, history = fit(MODEL, hospitals, Plan(shared=own, around=(wild,)), rounds=5)
+    assert history.attrs["stopped"] == "diverged" and state.round == len(history) == 1
+    assert np.isfinite(state.kept["own"]).all()
 
 
 @pytest.mark.parametrize("where", ["distributed", "server"])

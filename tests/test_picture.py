@@ -203,7 +203,7 @@ def test_two_hundred_hospitals_keep_apart_and_inside():
     for step in STEPS:
         assert "hospitals" in panel.update(round=3, step=step)
     panel.refresh()
-    assert "⚠" not in panel.said.value
+    assert "⚠" not in panel.picture.said
 
 
 @pytest.mark.parametrize("K", [1, 2, 5, 6, 7])
@@ -212,7 +212,7 @@ def test_few_hospitals_and_a_network_of_many_numbers_are_shown_too(K):
     panel = picture.federation(picture.film(model, many, replace(HARD, fraction=1.0), 3))
     for step in STEPS:
         panel.sliders["step"].value = step
-        assert "⚠" not in panel.said.value
+        assert "⚠" not in panel.picture.said
 
 
 def test_a_film_of_no_rounds_is_refused_in_words():

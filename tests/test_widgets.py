@@ -1,6 +1,8 @@
 """Playgrounds: nbval is blind to what happens when a slider moves, so every slider is moved here."""
 
+import base64
 import io
+import sys
 from pathlib import Path
 
 import nbformat
@@ -9,7 +11,7 @@ import pytest
 from matplotlib.textpath import TextPath
 from PIL import Image
 
-from fedlearn_mini.classroom import plots
+from fedlearn_mini.classroom import plots, widgets
 from fedlearn_mini.classroom.widgets import LivePanel, choice, log_slider, slider
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").rglob("*.ipynb"))
@@ -69,8 +71,8 @@ def test_every_notebook_has_a_playground_and_every_slider_moves_it(played, monke
             default = widget.value
             for stop in [*stops(widget), default]:
                 widget.value = stop
-                assert "⚠" not in panel.said.value, f"{name} = {stop}: {panel.said.value}"
-                assert len(panel.said.value) > 80 and "nan" not in panel.said.value
+                assert "⚠" not in panel.picture.said, f"{name} = {stop}: {panel.picture.said}"
+                assert len(panel.picture.said) > 80 and "nan" not in panel.picture.said
                 assert picture(panel).std() > 5, f"{name} = {stop}: a blank picture"
                 changed = changed or panel.picture.value != first
             assert panel.picture.value == first, f"{name}: going back does not give the first picture again"
@@ -126,23 +128,116 @@ def test_51_an_exception_is_shown_in_words_and_the_picture_stays():
     panel, _, _ = make(fragile, x=slider(0.1, 0.0, 1.0, 0.1, "x"))
     good = panel.picture.value
     panel.sliders["x"].value = 0.9
-    assert "⚠ ValueError: &lt;b&gt;no&lt;/b&gt; model" in panel.said.value  # 56: escaped
+    assert "⚠ ValueError: <b>no</b> model" in panel.picture.said  # 56: the browser shows it as text, not as HTML
+    assert "The picture is still that of the settings before." in panel.picture.said
     assert panel.picture.value == good
     panel.sliders["x"].value = 0.2
-    assert "fine &amp; well" in panel.said.value and panel.picture.value != good
+    assert "fine & well" in panel.picture.said and panel.picture.value != good
 
 
-def test_a_reader_without_a_kernel_gets_the_picture_and_its_text():
-    panel, _, _ = make(lambda line, x: line.set_alpha(1), x=slider(1, 0, 2, 1, "x"))
-    bundle, metadata = panel._repr_mimebundle_()
+def test_a_reader_without_a_kernel_gets_the_picture_its_text_the_settings_and_the_sentence():
+    panel, _, _ = make(lambda line, x: line.set_alpha(1) or "x < 2 & fine", x=slider(1, 0, 2, 1, "the x"))
+    bundle = panel._repr_mimebundle_()
     assert bundle["text/plain"] == repr(panel) == "<LivePanel: a line>"
-    assert bundle["image/png"].startswith("iVBOR") and metadata["image/png"]["alt"] == "a line"
+    assert '<img alt="a line" ' in bundle["text/html"] and "image/png" not in bundle
+    assert "<figcaption>the x: 1. x &lt; 2 &amp; fine</figcaption>" in bundle["text/html"]
     assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
+def test_settings_are_said_as_a_person_reads_them():
+    sliders = {"a": slider(0.3, 0.0, 1.0, 0.1, "a"), "b": log_slider(0.1, 0.01, 1, "b"), "c": choice({"few": 3}, "c")}
+    panel, _, _ = make(lambda line, **values: line.set_alpha(1), **sliders)
+    assert panel.settings() == "a: 0.3, b: 0.1, c: few"
+
+
+def test_a_stored_picture_has_few_colours_and_the_same_look():
+    fig, ax = plots.sheet()
+    ax.plot(np.sin(np.arange(50)), label="a wave")
+    kept = plots.as_html(plots.png(fig), 'a "wave" & more')
+    assert 'alt="a &quot;wave&quot; &amp; more"' in kept
+    small = Image.open(io.BytesIO(base64.b64decode(kept.split("base64,")[1].split('"')[0])))
+    whole = Image.open(io.BytesIO(plots.png(fig))).convert("RGB")
+    assert len(small.getcolors()) <= 128
+    assert np.abs(np.asarray(small.convert("RGB"), float) - np.asarray(whole, float)).mean() < 1
+
+
+def test_a_png_has_every_pixel():
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 3), np.uint8)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(widgets.png(pixels)))), pixels)
 
 
 def test_a_number_is_a_sentence_too():
     panel, _, _ = make(lambda line, x: line.set_alpha(1) or 0.0, x=slider(1, 0, 2, 1, "x"))
-    assert ">0.0<" in panel.said.value
+    assert panel.picture.said == "0.0"
+
+
+@pytest.mark.parametrize("how", [exit, lambda: 1 / 0, lambda: (_ for _ in ()).throw(KeyboardInterrupt), sys.exit])
+def test_62_whatever_update_does_is_said_and_the_next_move_works(how):
+    def update(line, x):
+        line.set_ydata([0, x])
+        if x == 2:
+            how()
+
+    panel, _, _ = make(update, x=slider(1, 0, 2, 1, "x"))
+    good = panel.picture.value
+    panel.sliders["x"].value = 2
+    assert panel.picture.said.startswith("⚠ ") and panel.picture.value == good and not panel.picture.busy
+    panel.sliders["x"].value = 0
+    assert "⚠" not in panel.picture.said and panel.picture.value != good
+
+
+def test_71_a_title_that_update_changes_is_drawn():
+    panel, _, ax = make(lambda line, x: line.axes.set_title("n" * x), x=slider(1, 0, 9, 1, "x"))
+    before = picture(panel)
+    panel.sliders["x"].value = 9
+    assert "⚠" not in panel.picture.said and np.abs(picture(panel) - before).max() > 50
+
+
+def test_71_an_artist_that_update_adds_is_drawn_and_no_false_sentence_is_said():
+    panel, _, _ = make(lambda line, x: line.axes.axhline(x / 10, color="black") and f"{x}", x=slider(1, 0, 9, 1, "x"))
+    before = picture(panel)
+    panel.sliders["x"].value = 9
+    assert panel.picture.said == "9" and np.abs(picture(panel) - before).max() > 50
+
+
+def test_71_an_artist_that_is_not_in_the_list_is_drawn_too():
+    fig, ax = plots.sheet()
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    (line,), (other,) = ax.plot([0, 1], [0, 1]), ax.plot([0, 1], [1, 0])
+    panel = LivePanel(fig, [line], lambda x: other.set_ydata([x, x]), alt="two", x=slider(0.5, 0.0, 1.0, 0.1, "x"))
+    before = picture(panel)
+    panel.sliders["x"].value = 0.1
+    assert "⚠" not in panel.picture.said and np.abs(picture(panel) - before).max() > 50
+
+
+def test_71_a_figure_belongs_to_the_last_panel_made_of_it():
+    first, line, _ = make(lambda line, x: line.set_ydata([0, x]), x=slider(0.5, 0.0, 1.0, 0.1, "x"))
+    second = LivePanel(
+        first.fig, [line], lambda x: line.set_ydata([x, 0]), alt="a line", x=slider(0.5, 0.0, 1.0, 0.1, "x")
+    )
+    good = first.picture.value
+    first.sliders["x"].value = 0.9
+    assert "belongs to another panel" in first.picture.said and first.picture.value == good
+    second.sliders["x"].value = 0.1
+    assert "⚠" not in second.picture.said
+
+
+def test_71_numbers_of_numpy_make_whole_sliders_and_a_dictionary_gives_its_values():
+    whole = slider(np.int64(1), 1, np.array([3, 9]).max(), 1, "n")
+    assert type(whole).__name__ == "IntSlider" and (whole.value, whole.max) == (1, 9)
+    assert choice({"small": 1, "large": 9}, "size").value == 1
+    with pytest.raises(ValueError, match="rate: a logarithmic slider goes from a number above 0"):
+        log_slider(0.1, 0, 1, "rate")
+
+
+def test_a_picture_grows_with_its_cell_and_is_sharp_when_zoomed():
+    panel, _, _ = make(lambda line, x: line.set_ydata([0, x]) or "fine", x=slider(0.5, 0.0, 1.0, 0.1, "x"))
+    width = Image.open(io.BytesIO(panel.picture.value)).width
+    for pixels, wanted in ((width * 2, 2.0), (100, 1.0), (width * 9, 2.6), (width, 1.0)):
+        panel.picture.pixels = pixels
+        assert Image.open(io.BytesIO(panel.picture.value)).width == pytest.approx(wanted * width, abs=1)
+        panel.sliders["x"].value = 0.1 + wanted / 10
+        assert Image.open(io.BytesIO(panel.picture.value)).width == pytest.approx(wanted * width, abs=1)
 
 
 def test_sliders_are_whole_where_their_numbers_are():
@@ -163,10 +258,10 @@ def test_a_panel_whose_figure_was_made_again_says_so():
         fig, [line], lambda a: drawn["line"].set_ydata([0, a]), alt="a line", a=slider(0.5, 0, 1, 0.1, "a")
     )
     panel.sliders["a"].value = 0.7
-    assert "⚠" not in panel.said.value
+    assert "⚠" not in panel.picture.said
     again, ax = plots.sheet()
     (drawn["line"],) = ax.plot([0, 1], [0, 1])
     panel.sliders["a"].value = 0.2
-    assert "run this cell again too" in panel.said.value
+    assert "run this cell again too" in panel.picture.said
     with pytest.raises(ValueError, match="is in another figure: run all cells from the figure's"):
         LivePanel(again, [line], lambda a: None, alt="a line", a=slider(0.5, 0, 1, 0.1, "a"))

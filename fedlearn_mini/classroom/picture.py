@@ -34,7 +34,6 @@ INVITE, SEND, TRAIN, RETURN, AVERAGE, UPDATE = range(6)
 FATES = {"silent": TRAIN, "late": RETURN, "refused": AVERAGE, "not invited": INVITE}  # and the step that shows it
 SENT = ["heard", "late", "refused"]
 MARKS = {"heard": "s", "late": ">", "silent": "o", "refused": "x"}
-DARKER = {"#E69F00": "#BC8200", "#56B4E9": "#3F91BF"}  # on white, marks need a contrast of 3 : 1
 GREY, FEW = "#6A6A6A", 6  # more than FEW hospitals are discs
 MODEL, CHANGE, STRIP = np.array([[-80.0, 154]]), np.array([[80.0, 154]]), np.array([146, 62])  # at the server
 FLOOR, DOOR, HALFWAY = 44, 0.8, 0.5  # its lower edge; that edge and where late letters wait, as parts of their way
@@ -115,8 +114,7 @@ def places(names, sizes) -> Places:
         color = np.full(K, plots.PALETTE[0])
         return Places(home, home * [0.5, 0.2] + [0, 104], radius * min(22, 24 / rings), color, np.array([6, 4]))
     home, tray = np.column_stack([596 * x, 96 * x**2 - 118]), np.column_stack([K * pitch * x, np.full(K, 78)])
-    color = [plots.style(name, seat)["color"] for seat, name in enumerate(names)]
-    color = np.array([DARKER.get(one, one) for one in color])
+    color = np.array([plots.style(name, seat)["color"] for seat, name in enumerate(names)])
     return Places(home, tray, radius * min(58, 298 / K - 6), color, np.array([0.95, 0.58]) * pitch)
 
 
