@@ -3,7 +3,9 @@ import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
-from fedlearn_mini import hospital, models, privacy
+from fedlearn_mini import data, hospital, models, privacy
+from fedlearn_mini.federation import path
+from fedlearn_mini.plan import Plan
 
 
 def central_differences(model, theta, X, y, w, h=1e-6):
@@ -133,3 +135,17 @@ def test_a_bowls_gradient_equals_central_differences(rng):
     X, y, w = rng.random((5, 6)), np.zeros(5), np.full(5, 0.2)
     assert np.allclose(model.grad(theta, X, y, w), central_differences(model, theta, X, y, w), atol=1e-6)
     assert np.isclose(model.loss(theta, X[:1], y[:1], np.ones(1)), (X[0, :3] * (theta - X[0, 3:]) ** 2).sum() / 2)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 500])
+def test_averaging_of_bowls_rests_where_the_formula_says(rng, steps):
+    a, b, sizes = rng.uniform(0.5, 4, (3, 2)), rng.normal(size=(3, 2)), np.array([1, 3, 6])
+    records = np.repeat(np.hstack([a, b]), sizes, axis=0)
+    bowls = data.stack(records, np.zeros(10), np.repeat(["A", "B", "C"], sizes))
+    thetas = path(models.bowl(2), bowls, Plan(lr=0.2, steps=steps), rounds=300)
+    at = models.resting_point(a, b, sizes, 0.2, steps)
+    assert np.allclose(thetas[-1], at, rtol=0, atol=1e-10)
+    column = models.resting_point(a[:, 0], b[:, 0], sizes, 0.2, steps)  # each parameter by itself
+    assert np.isclose(column, at[0], rtol=0, atol=1e-12)
+    if steps == 1:
+        assert np.allclose(sizes @ (a * (at - b)), 0)  # no gradient left: the optimum

@@ -74,7 +74,8 @@ def test_cells_are_short_and_have_names(name):
         assert re.fullmatch(rf"{name[:2]}-[A-Za-z0-9-]+", cell.id), cell.id
     assert max(len(cell.source.splitlines()) for cell in code(name)) <= 20
     assert len(prose(name)) >= len(code(name)) * 0.9
-    assert sum(len(c.source) for c in prose(name)) >= sum(len(c.source) for c in code(name))
+    least = 1 if name in CORE else 0.75  # a companion shows more of how it is done
+    assert sum(len(c.source) for c in prose(name)) >= least * sum(len(c.source) for c in code(name))
 
 
 @every_core_page

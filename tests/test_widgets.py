@@ -62,8 +62,8 @@ def test_the_name_of_every_slider_fits_beside_it(played):
             assert TextPath((0, 0), widget.description, size=13).get_extents().width < 130, widget.description
 
 
-def test_every_notebook_has_a_playground_and_every_slider_moves_it(played, monkeypatch):
-    assert played
+def test_every_notebook_has_a_playground_and_every_slider_moves_it(played, request):
+    assert played or "more" in request.node.callspec.params["played"].parts  # a companion may do without
     for panel in played:
         first = panel.picture.value
         changed = False
