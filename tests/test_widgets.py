@@ -144,6 +144,12 @@ def test_a_reader_without_a_kernel_gets_the_picture_its_text_the_settings_and_th
     assert "application/vnd.jupyter.widget-view+json" in bundle
 
 
+def test_a_panel_that_fails_as_it_opens_says_so_and_can_be_shown():
+    panel, _, _ = make(lambda line, x: 1 / 0, x=slider(1, 0, 2, 1, "x"))
+    assert panel.picture.said == "⚠ ZeroDivisionError: division by zero."
+    assert "<img" not in panel._repr_mimebundle_()["text/html"]
+
+
 def test_settings_are_said_as_a_person_reads_them():
     sliders = {"a": slider(0.3, 0.0, 1.0, 0.1, "a"), "b": log_slider(0.1, 0.01, 1, "b"), "c": choice({"few": 3}, "c")}
     panel, _, _ = make(lambda line, **values: line.set_alpha(1), **sliders)

@@ -171,4 +171,5 @@ class LivePanel(ipw.VBox):
         """The live widget, and for readers without a kernel the picture with its text, settings and sentence."""
         data = super()._repr_mimebundle_(**kwargs) or {}
         caption = f"{html.escape(self.settings())}. {html.escape(self.picture.said)}"
-        return data | {"text/plain": repr(self), "text/html": plots.as_html(self.picture.value, self.alt, caption)}
+        shown = plots.as_html(self.picture.value, self.alt, caption) if self.picture.value else caption
+        return data | {"text/plain": repr(self), "text/html": shown}
