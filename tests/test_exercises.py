@@ -41,6 +41,13 @@ def test_hints_differ_from_each_other(number):
     assert len(set(hints)) == len(hints) >= 3
 
 
+def test_the_right_letters_are_spread_evenly():
+    """Always b would otherwise pass for knowledge."""
+    letters = [this["solution"] for this in exercises.everything().values() if len(this["solution"]) == 3]
+    counts = [letters.count(f"'{letter}'") for letter in "abcd"]
+    assert sum(counts) == len(letters) and max(counts) - min(counts) <= 3
+
+
 def test_every_notebook_has_its_exercises_and_three_quiz_questions():
     notebooks = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
     assert {n[:2] for n in exercises.everything()} == {path.stem[:2] for path in notebooks}
