@@ -123,6 +123,16 @@ def test_it_is_one_sitting_and_promises_the_minutes_it_takes(name):
     assert in_class <= 50 and abs(alone - minutes(lesson(name))) <= 5 and alone <= 50
 
 
+@every_core_page
+def test_the_readme_and_the_map_say_the_same_minutes(name):
+    said = " / ".join(map(str, promised(name)))
+    readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    assert re.search(rf"\(notebooks/{name}\.ipynb\).* \| {said} \|", readme)
+    if not name.startswith("00"):
+        the_map = next(cell.source for cell in prose("00_start_here") if cell.id == "00-map")
+        assert re.search(rf"\({name}\.ipynb\).* \| {said} \|", the_map)
+
+
 def test_a_companion_goes_with_its_page():
     for name in NOTEBOOKS.keys() - set(CORE):
         page = next(core for core in CORE if core[:2] == name[:2])
