@@ -9,6 +9,8 @@ import numpy as np
 
 from .accountant import smallest
 from .checks import number, shaped, whole
+from .data import stack
+from .federation import alone
 from .models import sigmoid
 
 
@@ -104,6 +106,25 @@ def membership_scores(model, theta, X, y):
     """
     one = np.ones((*y.shape, 1), X.dtype)
     return -model.loss(theta[..., None, :], X[..., None, :], y[..., None], one)
+
+
+def worlds(model, plan, X, y, *, shadows=32, rng):
+    """Who is in which hospital, (1 + shadows, n) of bool, and the model that each trains alone: (1 + shadows, P).
+
+    model, plan  the recipe: one round by itself, all in one call, because a hospital is a row
+    X, y         records (n, d) and labels (n,); the first half of them is hospital 0, the real one
+    shadows      hospitals of the attacker's own; every record is in half of them
+    rng          draws who is in which
+
+    What `lira` is made from. Notebooks 11 and 13.
+    """
+    member = np.zeros((1 + whole("shadows", shadows, least=2), len(y)), bool)
+    member[0, : len(y) // 2] = True
+    for column in member[1:].T:
+        column[rng.permutation(shadows)[: shadows // 2]] = True
+    row, who = np.nonzero(member)
+    names = [f"{k:0{len(str(shadows))}d}" for k in row]  # sorted as they are counted
+    return member, alone(model, stack(X[who], y[who], names), plan, rounds=1)
 
 
 def lira(scores, member, observed):

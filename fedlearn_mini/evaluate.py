@@ -79,6 +79,12 @@ def pooled_scores(model, theta, hospitals, metrics):
     return {title(metric): float(metric(y, p)) for metric in metrics}
 
 
+def held_out(metric, model, thetas, draws):
+    """The metric of each θ on all held-out records of its own draw (train, test, seed): thetas (D, P) -> (D,)."""
+    pairs = zip(thetas, draws, strict=True)
+    return np.array([pooled_scores(model, theta, test, [metric])[title(metric)] for theta, (_, test, _) in pairs])
+
+
 def calibration(y, p, bins=10):
     """In `bins` equal slices of [0, 1]: mean prediction, share that is diseased, and number of records, each (bins,).
 

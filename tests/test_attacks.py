@@ -118,6 +118,17 @@ def test_shadow_models_tell_members_of_a_small_hospital_from_others(rng):
     assert ahead > 0.8
 
 
+def test_worlds_are_hospitals_with_half_of_the_records_each_trained_by_itself(rng):
+    X, y = rng.normal(size=(10, 3)), rng.integers(0, 2, 10).astype(float)
+    model, plan = models.logistic(3), Plan(lr=0.5, steps=3)
+    member, thetas = attacks.worlds(model, plan, X, y, shadows=12, rng=rng)
+    assert member.shape == (13, 10) and thetas.shape == (13, 4)
+    assert member[0].tolist() == [True] * 5 + [False] * 5 and (member[1:].sum(0) == 6).all()
+    for who, theta in zip(member, thetas, strict=True):
+        mine = hospital.sgd(model, np.zeros(4), X[who], y[who], np.full(who.sum(), 1 / who.sum()), lr=0.5, steps=3)
+        assert np.allclose(mine, theta)
+
+
 @pytest.mark.parametrize(
     ("successes", "trials", "low", "high"),
     [
