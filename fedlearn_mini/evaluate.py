@@ -36,6 +36,34 @@ def accuracy(y, p, w=None):
     return average(np.where(np.isnan(p), np.nan, (p > 0.5) == (y > 0.5)), w)
 
 
+def sensitivity(y, p, threshold=0.5):
+    """Share of the diseased records that are called ill, p > threshold: (n,), (n,) -> float. NaN where nobody is ill.
+
+    threshold  one for all, or one for each record (n,)
+
+    >>> sensitivity(np.array([1, 1, 1, 1, 0]), np.array([0.9, 0.8, 0.6, 0.2, 0.7]))
+    0.75
+
+    Altman and Bland 1994, BMJ 308, 1552. Notebook 10.
+    """
+    called = np.where(np.isnan(p), np.nan, p > threshold)[y > 0.5]
+    return float(called.mean()) if called.size else np.nan
+
+
+def specificity(y, p, threshold=0.5):
+    """Share of the healthy records that are called healthy, p ≤ threshold: (n,), (n,) -> float. NaN where all are ill.
+
+    threshold  as in `sensitivity`
+
+    >>> specificity(np.array([0, 0, 0, 0, 1]), np.array([0.1, 0.2, 0.6, 0.7, 0.8]))
+    0.5
+
+    Notebook 10.
+    """
+    called = np.where(np.isnan(p), np.nan, p <= threshold)[y < 0.5]
+    return float(called.mean()) if called.size else np.nan
+
+
 def brier(y, p, w=None):
     """Mean of (p − y)²: 0 is perfect, ¼ is what p = ½ always gets.
 

@@ -27,6 +27,17 @@ def test_metrics_equal_scikit_learns_also_with_ties(pair):
         assert np.isclose(evaluate.brier(y, p), metrics.brier_score_loss(y, p), atol=1e-12)
 
 
+@given(labelled, st.integers(0, 8).map(lambda i: i / 8))
+def test_sensitivity_and_specificity_are_scikit_learns_recall_of_each_class(pair, threshold):
+    y, p = map(np.array, pair)
+    for metric, label in ((evaluate.sensitivity, 1), (evaluate.specificity, 0)):
+        theirs = metrics.recall_score(y, p > threshold, pos_label=label, zero_division=np.nan)
+        assert np.isclose(metric(y, p, threshold), theirs, equal_nan=True)
+    each = np.where(np.arange(len(y)) % 2, threshold, 0.5)  # one threshold for each record
+    theirs = metrics.recall_score(y, p > each, zero_division=np.nan)
+    assert np.isclose(evaluate.sensitivity(y, p, each), theirs, equal_nan=True)
+
+
 def test_auc_by_hand():
     assert evaluate.auc(np.array([0, 0, 1, 1.0]), np.array([0.1, 0.4, 0.4, 0.9])) == (1 + 0.5 + 1 + 1) / 4
 
@@ -129,6 +140,7 @@ def test_permutation_importance_is_scikit_learns_on_average(rng):
 def test_predictions_that_are_no_numbers_have_no_accuracy():
     y, lost = np.array([0, 1, 0.0]), np.array([0.2, np.nan, 0.1])
     assert all(np.isnan(metric(y, lost)) for metric in (evaluate.accuracy, evaluate.brier, evaluate.auc))
+    assert np.isnan(evaluate.sensitivity(y, lost)) and np.isnan(evaluate.specificity(1 - y, lost))
 
 
 def test_jain_of_small_whole_numbers_does_not_overflow():
