@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 
 from fedlearn_mini import data, models
-from fedlearn_mini.classroom import picture
+from fedlearn_mini.classroom import picture, plots
 from fedlearn_mini.evaluate import average_loss
 from fedlearn_mini.federation import rounds as real
 from fedlearn_mini.hospital import Hospital
@@ -272,3 +272,19 @@ def test_how_a_letter_looks_is_a_function():
         for letter in (picture.opened, sealed)
     ]
     assert count[0] - count[1] == 2 * 4 * MODEL.P
+
+
+def test_every_colour_of_the_kit_stands_out_and_the_two_yardsticks_differ_in_grey():
+    assert min(map(contrast, plots.PALETTE)) >= 3
+    pooled, local = (contrast(plots.style(name)["color"]) for name in ("pooled", "local"))
+    assert pooled / local > 1.3, "in grey print one must be darker than the other"
+
+
+def test_a_band_has_edges_that_stand_out():
+    fig, ax = plots.sheet()
+    runs = np.cumsum(np.random.default_rng(0).random((5, 9)), axis=1)
+    plots.band(np.arange(9), runs, ax, "network", 7)
+    low, high, middle = (line.get_ydata() for line in ax.lines)
+    assert np.array_equal(low, runs.min(0)) and np.array_equal(high, runs.max(0))
+    assert np.array_equal(middle, np.median(runs, 0))
+    assert all(contrast(line.get_color()) >= 3 and line.get_alpha() is None for line in ax.lines)
