@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .checks import meant, number
+from .checks import NUMERAL, meant, number
 from .folders import DATA
 
 FOLDER = DATA
@@ -304,6 +304,8 @@ def numbers_in(column, decimal, thousands=None):
         )
     as_text = as_text.str.replace(decimal, ".", regex=False) if decimal != "." else as_text
     values = pd.to_numeric(as_text, errors="coerce")
+    huge = values.isna() & as_text.str.fullmatch(NUMERAL, na=False).astype(bool)  # older pandas: 1e999 is no number
+    values = values.mask(huge, np.inf)
     bad = column.notna() & values.isna()
     if bad.any() and decimal == "." and column[bad].str.fullmatch(r"[-+]?\d+,\d+").all():
         raise ValueError(

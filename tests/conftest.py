@@ -1,3 +1,8 @@
+import os
+
+for threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # two files are tested side by side, kernels included
+    os.environ.setdefault(threads, "1")
+
 import numpy as np
 import pytest
 from hypothesis import settings

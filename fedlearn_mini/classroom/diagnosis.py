@@ -27,15 +27,29 @@ RELATIONS = (  # what the right value becomes, and what is said if yours is that
     (np.log, "Yours is the logarithm of the right one."),
     (lambda e: e + 1, "Yours is one too many: count again where you begin and where you end."),
     (lambda e: e - 1, "Yours is one too few: count again where you begin and where you end."),
-    (lambda e: 8 * e, "Yours is eight times the right one: bits, where bytes are asked? Bytes, where numbers are?"),
-    (lambda e: e / 8, "Yours is an eighth of the right one: how many bytes has a number, how many bits a byte?"),
+    (
+        lambda e: bytes_of(e) * 8,
+        "Yours is eight times the right one: bits, where bytes are asked? Bytes, where numbers are?",
+    ),
+    (
+        lambda e: bytes_of(e) / 8,
+        "Yours is an eighth of the right one: how many bytes has a number, how many bits a byte?",
+    ),
     (lambda e: e / 1024, "Yours counts 1,024 as one (KiB): look at the unit that is asked."),
     (lambda e: e / 1024**2, "Yours counts 1,048,576 as one (MiB): look at the unit that is asked."),
     *((lambda e, k=k: e * 10.0**k, "The digits are right, the decimal point is not: count zeros.") for k in POWERS),
 )
+
+
+def bytes_of(e):
+    """The right value if it can be a number of bytes, else NaN, which nothing equals."""
+    return e if (e == np.round(e)).all() and np.abs(e).min() >= 64 else np.nan * e
+
+
 SHAPES = (  # what your array becomes, and what is said if that is right
     (lambda a, e: a.T, "The numbers are right, and transposed: rows and columns are exchanged."),
     (lambda a, e: a.reshape(e.shape), "The numbers are right, their shape is not: {wanted} is asked."),
+    (lambda a, e: a.flat[0] if np.ptp(a) == 0 else a, "Right, several times over: one number is asked."),
     (lambda a, e: a.sum(), "These are the parts: add them up."),
     (lambda a, e: a.mean(), "These are the parts: take their mean."),
     *((lambda a, e, i=i: a.sum(i), f"There is an axis too many: sum over axis {i}.") for i in range(3)),
@@ -95,7 +109,9 @@ def rounded(pairs, tolerance, trials):
 
 def near(a, e, unit):
     """Is a made of whole units, and half a unit from e at most?"""
-    return (np.abs(a - unit * np.round(a / unit)) < 1e-9 * unit).all() and (np.abs(a - e) <= 0.500001 * unit).all()
+    return (np.abs(a - unit * np.round(a / unit)) < 1e-9 * unit).all() and (
+        np.abs(a - e) <= np.minimum(0.500001 * unit, np.abs(e) / 10)
+    ).all()
 
 
 def shaped(pairs, tolerance, trials):
