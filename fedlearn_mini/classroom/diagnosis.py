@@ -110,7 +110,7 @@ def rounded(pairs, tolerance, trials):
 def near(a, e, unit):
     """Is a made of whole units, and half a unit from e at most?"""
     return (np.abs(a - unit * np.round(a / unit)) < 1e-9 * unit).all() and (
-        np.abs(a - e) <= np.minimum(0.500001 * unit, np.abs(e) / 10)
+        np.abs(a - e) <= np.minimum(0.500001 * unit, np.abs(e) / 6)
     ).all()
 
 
