@@ -126,7 +126,12 @@ class LivePanel(ipw.VBox):
             said = self.update(**{name: widget.value for name, widget in self.sliders.items()})
         if self.still == self.looks() and not any(artist.stale for artist in self.moving):
             said = "⚠ Nothing in this picture moved. If the figure's cell was run again, run this cell again too."
-        return self.drawn(), "" if said is None else str(said)
+        try:
+            picture = self.drawn()
+        except RuntimeError:  # FreeType has refused the first glyph of a size, and not the second time
+            self.still = None
+            picture = self.drawn()
+        return picture, "" if said is None else str(said)
 
     def looks(self):
         """What the background depends on, as far as `update` can change it: limits, titles, and who is there."""
