@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from fedlearn_mini.classroom import diagnosis, exercises, guard
+from fedlearn_mini.classroom import exercises, guard
 from fedlearn_mini.privacy import clip
 
 A = np.array
@@ -102,7 +102,7 @@ UNFORESEEN = [  # exercise, an answer that the bank does not list, and words of 
     ("09.2", lambda sizes, answered: sizes / answered.mean(axis=1), "do not fit"),
     ("10.2", lambda y, p, w: w * (p - y), "sum over axis 1"),
     ("12.2", lambda answers, p: 1 - (answers.mean() - (1 - p)) / (2 * p - 1), "add up to 1"),
-    ("13.1", lambda g, C, s, e, n: (clip(g, C).sum(0) + s * C * n) / e * C, "right|factor|Right"),
+    ("13.1", lambda g, C, s, e, n: (clip(g, C).sum(0) + s * C * n) / e * C, "it must still be divided by C"),
 ]
 
 
@@ -211,15 +211,6 @@ def test_a_hint_is_wrapped_between_words_and_says_the_same():
 
 def test_a_right_answer_with_both_coordinates_is_right():
     assert exercises.check("01.2", [0.125625, 0.125625]).ok is True
-
-
-@pytest.mark.parametrize("tolerance", [1e-3, 1e-6])
-def test_what_is_right_is_never_diagnosed_by_a_relation(tolerance):
-    """A relation that maps a right answer onto itself (1/1, 0 · 2) says nothing."""
-    for value in (0.0, 1.0, 2.0, 0.5, -3.0):
-        pairs = [(A(value), A(value))]
-        assert exercises.same(value, value, tolerance)
-        assert diagnosis.agree(*pairs[0], tolerance)
 
 
 def test_no_hint_is_the_solution():
