@@ -157,7 +157,7 @@ def at_hospital(order: Order, parts: Pieces, kept: dict, X, y, w, size, dice: Di
 def at_server_after(state: State, order: Order, invited, letters: Letters, parts: Pieces, desk: Desk):
     """Letters checked, averaged and taken as a step: State, record, and which of them were accepted (k,)."""
     sent, chance, theta = letters, partial(stream, parts.plan.seed, order.round), order.theta
-    letters, waiting = on_the_way(letters, state.waiting, parts.wire, chance)
+    letters, waiting = on_the_way(wire.unstamped(letters), state.waiting, parts.wire, chance)
     accepted = wire.through(sent, letters, waiting)
     # 5. average
     update = parts.aggregate(letters["update"], letters["weight"], chance)
@@ -204,10 +204,13 @@ def stepped(server, theta, update, memory, letters: Letters):
 
 
 def recorded(order, invited, sent, letters, waiting, accepted, update, parts, desk: Desk):
-    """What is said of a round: a dict. Bytes are those of the parameters in the orders and letters that travelled."""
+    """What is said of a round: a dict.
+
+    Bytes are those of the parameters in the orders and letters that travelled, or what letters say that they weigh.
+    """
     seats = sent["seat"]
     down = sum(part.itemsize for part in (order.theta, *order.told.values()))
-    up = sum(part.itemsize for part in sent.values() if part.ndim == 2)
+    up = parts.travelling * sum(part.itemsize for part in sent.values() if part.ndim == 2)
     refused = seats[~accepted]
     who = invited, seats, waiting.get("seat", NOBODY), refused
     return {
@@ -215,7 +218,7 @@ def recorded(order, invited, sent, letters, waiting, accepted, update, parts, de
         "hospitals": letters["seat"].size,
         "refused": ", ".join(desk.names[seat] for seat in refused),
         "update_norm": math.sqrt(update.dot(update)),
-        "bytes_up": seats.size * parts.travelling * up,
+        "bytes_up": int(sent["bytes"].sum()) if "bytes" in sent else seats.size * up,
         "bytes_down": invited.size * parts.travelling * down,
         "who": Who(*who if desk.rows is None else (desk.rows[seats] for seats in who)),
     }
