@@ -18,6 +18,7 @@ NEEDED = {
     "pillow": (10, 0),
     "ipywidgets": (8, 1),
     "anywidget": (0, 9),
+    "cryptography": (43,),
     "tqdm": (4, 66),
 }
 OPTIONAL = {"jupyterlab": (4, 2)}  # not where the notebooks open in something else: Colab, a hub, an editor

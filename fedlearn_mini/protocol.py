@@ -24,6 +24,7 @@ from .plan import Pieces, Plan, pieces
 from .wire import Letters
 
 NOBODY = np.zeros(0, int)
+SILENT = ("train", "unmask")  # topics in which who is absent does not answer
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class State:
     theta     (P,)
     memory    {name: (P,)} of the server's optimiser
     kept      {name: (K, P)} at the hospitals, a row for each of names: SCAFFOLD's "control", the "own" part of a
-              model, what compression "lost"
+              model, what compression "lost"; or (K,), a whole number each
     names     (K,) whose rows these are, in order
     told      {name: (P,)}, what the server tells beside θ
     waiting   letters that are late
@@ -124,9 +125,9 @@ def one_round(state: State, model: Model, hospitals: Hospitals, plan: Plan, read
     parts, desk = ready or (pieces(plan, model), Desk.of(hospitals))
     state, kept = opened(state, parts, desk)
     order, invited, present = at_server_before(state, parts, desk)
-    letters, tried = collect(order, parts, hospitals, desk, kept, present)
+    letters, tried = collect(order, parts, hospitals, desk, kept, invited, present)
     state, record, accepted = at_server_after(state, order, invited, letters, parts, desk)
-    return settled(state, kept, tried, present, accepted), record
+    return settled(state, kept, tried, letters["seat"], accepted), record
 
 
 def at_server_before(state: State, parts: Pieces, desk: Desk):
@@ -219,7 +220,7 @@ def recorded(order, invited, sent, letters, waiting, accepted, update, parts, de
         "refused": ", ".join(desk.names[seat] for seat in refused),
         "update_norm": math.sqrt(update.dot(update)),
         "bytes_up": int(sent["bytes"].sum()) if "bytes" in sent else seats.size * up,
-        "bytes_down": invited.size * parts.travelling * down,
+        "bytes_down": invited.size * parts.travelling * down + int(sent.get("heard", NOBODY).sum()),
         "who": Who(*who if desk.rows is None else (desk.rows[seats] for seats in who)),
     }
 
@@ -245,33 +246,55 @@ def opened(state: State, parts: Pieces, desk: Desk):
                 "go on with those, or start from its theta."
             )
     K = len(desk.names)
-    kept = {name: np.tile(row, (K, 1)) for name, row in new.items()} | state.kept
+    kept = {name: np.tile(row, (K, *(1,) * row.ndim)) for name, row in new.items()} | state.kept
     told = {name: np.zeros_like(theta) for name in told} | state.told
     accepted = state.accepted if state.names == desk.names else np.zeros(K, int)
     return replace(state, kept={}, told=told, accepted=accepted, names=desk.names), kept
 
 
-def collect(order: Order, parts: Pieces, hospitals: Hospitals, desk: Desk, kept: dict, present):
+def collect(order: Order, parts: Pieces, hospitals: Hospitals, desk: Desk, kept: dict, invited, present):
+    """The letters of a round, and what all hospitals would keep, (K, …) each: one conversation with those invited.
+
+    Who is absent falls silent when the model has been sent.
+    """
+    tried, absent = kept, () if present is invited else np.setdiff1d(invited, present)
+
+    def ask(order, seats):
+        nonlocal tried
+        if order.topic in SILENT and len(absent):
+            seats = np.setdiff1d(seats, absent)
+        letters, mine = answers(order, parts, hospitals, desk, tried, seats)
+        if mine:
+            new = {name: rows.copy() for name, rows in tried.items()} if tried is kept else tried
+            for name, rows in mine.items():
+                new[name][seats] = rows
+            tried = new
+        return letters
+
+    return parts.talk(ask, order, invited), tried
+
+
+def answers(order: Order, parts: Pieces, hospitals: Hospitals, desk: Desk, kept: dict, seats):
     """The letters of the hospitals in these seats, and what they would keep: a block of them at a time.
 
     Memory grows with the block, not with the hospitals; the block changes results by rounding at most.
     """
-    P, k, at = order.theta.size, present.size, 0
+    P, k, at = order.theta.size, seats.size, 0
     if not k:
         return wire.none(P, parts.hospital.told, desk.dtype), {}
-    letters, tried, dice = {}, {}, Dice.of(parts.plan.seed, order.round, present)
-    for seats in blocks(present, hospitals, P, parts.plan):
-        rows, mine = desk.at(seats), {name: part[spanned(seats)] for name, part in kept.items()}
+    letters, tried, dice = {}, {}, Dice.of(parts.plan.seed, order.round, seats)
+    for some in blocks(seats, hospitals, P, parts.plan):
+        rows, mine = desk.at(some), {name: part[spanned(some)] for name, part in kept.items()}
         records = hospitals.X[rows], hospitals.y[rows], hospitals.w[rows]
-        letter, mine = at_hospital(order, parts, mine, *records, desk.sizes[seats], dice.at(seats))
-        if seats.size == k:
+        letter, mine = at_hospital(order, parts, mine, *records, desk.sizes[some], dice.at(some))
+        if some.size == k:
             return letter, mine
         for pages, page in ((letters, letter), (tried, mine)):
             for name, part in page.items():
                 if not at:
                     pages[name] = np.empty((k, *part.shape[1:]), part.dtype)
-                pages[name][at : at + seats.size] = part
-        at += seats.size
+                pages[name][at : at + some.size] = part
+        at += some.size
     return letters, tried
 
 
@@ -281,15 +304,16 @@ def blocks(seats, hospitals: Hospitals, P, plan: Plan):
     return [seats[at : at + block] for at in range(0, seats.size, block)]
 
 
-def settled(state: State, kept: dict, tried: dict, present, accepted) -> State:
+def settled(state: State, kept: dict, tried: dict, wrote, accepted) -> State:
     """The state with what hospitals keep now: what they tried if the letter was accepted, what they had if not.
 
     On a network a hospital learns it from the next order (`Order.accepted`); those of one process learn it at once.
     """
     if not kept:
         return state
-    new = {name: rows.copy() for name, rows in kept.items()}
-    for name, rows in new.items():
-        if accepted.any():
-            rows[present[accepted]] = tried[name][accepted]
-    return replace(state, kept=new)
+    if not accepted.all():
+        back = wrote[~accepted]
+        tried = {name: rows.copy() for name, rows in tried.items()}
+        for name, rows in tried.items():
+            rows[back] = kept[name][back]
+    return replace(state, kept=tried)
