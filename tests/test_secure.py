@@ -218,6 +218,20 @@ def test_somebody_falling_silent_while_the_shares_are_opened_is_survived_down_to
     assert summed(members, circle, rows, present, answering=[0, 4]) is None
 
 
+def test_as_many_colluders_as_the_threshold_open_both_secrets_of_everybody_and_one_fewer_none():
+    members, circle = circle_of(5)  # the threshold is 3
+    there, boxes = np.ones(5, bool), np.array([one.boxes() for one in members])
+    gone = np.array([True, True, True, True, False])  # what each would answer if the last had left, and if not
+    told = [
+        {"seat": circle.seats[:k], "shares": [members[row].answer(there, seen, boxes) for row in range(k)]}
+        for k in (3, 2)
+        for seen in (there, gone)
+    ]
+    own, pair = opened(circle, there, there, told[0]), opened(circle, there, gone, told[1])
+    assert own[4] == members[4].private(OWN) and pair[4] == members[4].private(PAIR)
+    assert opened(circle, there, there, told[2]) is None and opened(circle, there, gone, told[3]) is None
+
+
 def test_a_box_that_somebody_touched_is_left_out_and_the_others_do():
     members, circle = circle_of(5)
     rows, present = random_rows(5, 3), [0, 1, 2, 3]
@@ -406,7 +420,7 @@ def test_a_run_that_outgrows_the_masks_keeps_its_last_good_state(rng):
 def test_an_update_longer_than_the_bound_stays_at_home(rng):
     many = data.make_hospitals(4, 30, d=5, rng=rng)
     plan = Plan(lr=0.3, masks=Masks(norm=1e-6))
-    with pytest.raises(OverflowError, match="an update is .* long, the masks let out 1e-06: nothing"):
+    with pytest.raises(OverflowError, match="an update is .* long, and the masks let out 1e-06: nothing"):
         one_round(initial(LOGISTIC, plan), LOGISTIC, many, plan)
 
 
