@@ -19,6 +19,8 @@ NEEDED = {
     "ipywidgets": (8, 1),
     "anywidget": (0, 9),
     "tqdm": (4, 66),
+    "cryptography": (43,),
+    "safetensors": (0, 5),
 }
 OPTIONAL = {"jupyterlab": (4, 2)}  # not where the notebooks open in something else: Colab, a hub, an editor
 
