@@ -53,7 +53,7 @@ LETTER_OF_4 = {
     "steps": np.array(5),
     "update": np.array([0.5, -1.0, 0.25]),
 }
-ORDER = Order(4, np.array([0.1, 0.2, 0.3]), {"control": np.zeros(3)}, 4, np.array(3))
+ORDER = Order(4, np.array([0.1, 0.2, 0.3]), {"control": np.zeros(3), "also": np.ones(2)}, 4, np.array(3))
 HASH = order_hash(ORDER)
 
 
@@ -169,12 +169,13 @@ OTHER_ORDERS = {
     "one bit of θ": ORDER._replace(theta=np.nextafter(ORDER.theta, [9, 0.2, 0.3])),
     "shape of θ": ORDER._replace(theta=ORDER.theta[None]),
     "type of θ": ORDER._replace(theta=ORDER.theta.astype("f4")),
-    "−0 for 0": ORDER._replace(told={"control": -np.zeros(3)}),
-    "told something else": ORDER._replace(told={"control": np.ones(3)}),
-    "told by another name": ORDER._replace(told={"lost": np.zeros(3)}),
+    "the bytes of θ as whole numbers": ORDER._replace(theta=ORDER.theta.view("i8")),
+    "−0 for 0": ORDER._replace(told=ORDER.told | {"control": -np.zeros(3)}),
+    "told something else": ORDER._replace(told=ORDER.told | {"control": np.ones(3)}),
+    "told by another name": ORDER._replace(told={"lost": np.zeros(3), "also": np.ones(2)}),
     "told nothing": ORDER._replace(told={}),
     "told more": ORDER._replace(told=ORDER.told | {"more": np.zeros(0)}),
-    "told deeper": ORDER._replace(told={"control": {"control": np.zeros(3)}}),
+    "told deeper": ORDER._replace(told=ORDER.told | {"control": {"control": np.zeros(3)}}),
     "hospitals": ORDER._replace(hospitals=3),
     "accepted": ORDER._replace(accepted=np.array(4)),
     "topic": ORDER._replace(topic="keys"),
@@ -497,6 +498,15 @@ def test_38_a_letter_that_comes_twice_counts_once(rng):
     state, told = by_post(LOGISTIC, many, PLAN, 4, way=changed(lambda post, known: [post, post]))
     assert (state.theta == fit(LOGISTIC, many, PLAN, rounds=4)[0].theta).all()
     assert told == [(3, many.names[1], "it has answered in this round")]
+
+
+def test_38_who_was_not_asked_is_not_heard():
+    """Bern is registered and signs as it should, but it was not invited to this round."""
+    doors = registered({"Bern": Card.of(*keys(1)), "Basel": Card.of(*keys(2))}, SERVER)
+    line = Line(keys(1)[1], SERVER.public_key(), "up", "Bern", "train")
+    post = [("Bern", line.seal(4, signed(keys(1)[0], "Bern", 4, HASH, pack(LETTER_OF_4))))]
+    assert delivered(post, doors, 4, {"Bern": HASH}, MOST)[0].keys() == {"Bern"}
+    assert delivered(post, doors, 4, {"Basel": HASH}, MOST) == ({}, [("Bern", NOBODY)])
 
 
 def test_45_who_answers_an_order_twice_is_stopped_at_home():
