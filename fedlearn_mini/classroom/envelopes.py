@@ -1,0 +1,157 @@
+"""Six envelopes for one letter, and what somebody on the wire can do to each: the playground of notebook 15.
+
+Every envelope is written and checked by the functions that the page derives; nothing here pretends. The seventh
+protection, a person at the telephone, is on the page.
+"""
+
+import zlib
+from collections.abc import Callable
+from hashlib import sha256
+from typing import NamedTuple
+
+import numpy as np
+from cryptography.exceptions import InvalidSignature
+
+from ..desk import received
+from ..post import SIGNATURE, Line, Refused, order_hash, pack, signed, unpack, verified
+from . import plots
+
+WIDE = 32  # bytes in a row of the picture
+MOST = 10_000
+ENVELOPES = ("nothing", "CRC", "hash beside it", "signature", "+ round, order", "+ seal")
+ATTACKS = (
+    "a cable flips a bit",
+    "nobody attacks",
+    "rewrites a byte",
+    "signs with her own key",
+    "another's letter",
+    "last week's letter",
+    "another model goes down",
+)
+
+
+class Wire(NamedTuple):
+    """What travels on one evening, and what lies about.
+
+    keys    name -> its two private keys, Ed25519 and X25519; of "Mallory" too
+    server  the server's X25519 private key
+    sizes   (K,) records that are registered
+    name    who writes, seat its number among the names
+    today   (order, letter); last_week the same of another run; misled of a hospital whose order was changed
+    other   (name, letter) of another hospital in the same round
+    """
+
+    keys: Callable
+    server: object
+    sizes: np.ndarray
+    name: str
+    seat: int
+    today: tuple
+    last_week: tuple
+    misled: tuple
+    other: tuple
+
+    def write(self, envelope, who, answered, payload):
+        """The letter in its envelope, by somebody with these private keys, in answer to an order with this hash."""
+        signing, agreeing = who
+        r, public = self.today[0].round, self.server.public_key()
+        if envelope == "signature":
+            return payload + signing.sign(payload)
+        if envelope == "+ round, order":
+            return signed(signing, self.name, r, answered, payload)
+        if envelope == "+ seal":
+            own = signed(signing, self.name, r, answered, payload)
+            return Line(agreeing, public, "up", self.name, "train").seal(r, own)
+        return payload + check_of(envelope, payload)
+
+    def read(self, envelope, sent):
+        """The letter in it, or Refused: what a server does that knows this protection."""
+        signing, agreeing = self.keys(self.name)
+        public, order = signing.public_key(), self.today[0]
+        if envelope == "signature":
+            try:
+                public.verify(sent[-SIGNATURE:], sent[:-SIGNATURE])
+            except InvalidSignature:
+                raise Refused(f"the signature is not {self.name}'s for this letter") from None
+            return sent[:-SIGNATURE]
+        if envelope == "+ seal":
+            sent = Line(self.server, agreeing.public_key(), "up", self.name, "train").open(order.round, sent)
+        if envelope.startswith("+"):
+            return verified(public, self.name, order.round, order_hash(order), sent)
+        payload = sent[: len(sent) - len(check_of(envelope, b""))]
+        if payload + check_of(envelope, payload) != sent:
+            raise Refused(f"the {envelope.split()[0]} is another one")
+        return payload
+
+    def sent(self, attack, envelope, byte, bit):
+        """What arrives at the server after an attack on this envelope."""
+        own, hers = self.keys(self.name), self.keys("Mallory")
+        (order, letter), (name, others) = self.today, self.other
+        payload, answered = pack(letter), order_hash(order)
+        genuine, turned = self.write(envelope, own, answered, payload), flipped(payload, byte, bit)
+        keyless = envelope in ENVELOPES[:3]  # whoever it is can make this envelope anew
+        if attack == "a cable flips a bit" or attack == "rewrites a byte" and not keyless:
+            return flipped(genuine, max(genuine.find(payload), 0) + byte, bit)
+        if attack == "another's letter":
+            mended = {"seat": np.array(self.seat), "weight": np.array(self.sizes[self.seat])} if keyless else {}
+            return self.write(envelope, self.keys(name), answered, pack(others | mended))
+        who, hash_, content = {
+            "nobody attacks": (own, answered, payload),
+            "rewrites a byte": (own, answered, turned),
+            "signs with her own key": (hers, answered, turned),
+            "last week's letter": (own, order_hash(self.last_week[0]), pack(self.last_week[1])),
+            "another model goes down": (own, order_hash(self.misled[0]), pack(self.misled[1])),
+        }[attack]
+        return self.write(envelope, who, hash_, content)
+
+    def judged(self, attack, envelope, byte, bit):
+        """Whether the letter is let in, and what the server says."""
+        order = self.today[0]
+        try:
+            letter = unpack(self.read(envelope, self.sent(attack, envelope, byte, bit)), MOST)
+        except Refused as why:
+            return False, str(why)
+        _, wrong = received({self.seat: letter}, np.array([self.seat]), self.sizes, order.round, (), order.theta)
+        return not wrong, wrong.get(self.seat, "averaged with the others")
+
+
+def check_of(envelope, payload):
+    """What stands behind the letter for all to compute: nothing, four bytes of CRC-32, or 32 of SHA-256."""
+    made = {"nothing": b"", "CRC": zlib.crc32(payload).to_bytes(4), "hash beside it": sha256(payload).digest()}
+    return made[envelope]
+
+
+def flipped(data, byte, bit):
+    """The same bytes with one bit of one byte turned over."""
+    return data[:byte] + bytes([data[byte] ^ 1 << bit]) + data[byte + 1 :]
+
+
+def stage(payload):
+    """A letter as a grid of its bytes, and a line for each envelope: figure, marks of changed bytes, lines of words."""
+    header, below = 8 + int.from_bytes(payload[:8], "little"), -(-len(payload) // WIDE)
+    fig, ax = plots.sheet(width=9.5, height=5.8)
+    ax.set(xlim=(-0.5, WIDE - 0.5), ylim=(below + 8.6, -0.5), xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    for i, byte in enumerate(payload):
+        text = chr(byte) if 8 <= i < header else f"{byte:02x}"
+        color = "black" if i >= header else "0.4"
+        ax.text(i % WIDE, i // WIDE, text, ha="center", va="center", fontsize=8, color=color, parse_math=False)
+    spots = ax.scatter([], [], s=190, marker="s", facecolor="none", edgecolor=plots.PALETTE[1], linewidth=2)
+    rows = [below + 1 + 1.4 * row for row in range(len(ENVELOPES))]
+    for name, y in zip(ENVELOPES, rows, strict=True):
+        ax.text(-0.4, y, name, va="center", fontsize=10)
+    return fig, spots, [ax.text(5.2, y, "", va="center", fontsize=10) for y in rows]
+
+
+def show(wire, spots, words, attack, byte, bit):
+    """Draw what an attack changes in the bare letter and what each envelope comes to; the sentence that says so."""
+    verdicts = {name: wire.judged(attack, name, byte, bit) for name in ENVELOPES}
+    for (welcome, why), text in zip(verdicts.values(), words, strict=True):
+        text.set_text(f"{'IN' if welcome else 'OUT'}:  {why}")
+        text.set_fontweight("bold" if welcome else "normal")
+    pair = wire.sent(attack, "nothing", byte, bit), wire.sent("nobody attacks", "nothing", byte, bit)
+    places = [i for i, (x, y) in enumerate(zip(*pair, strict=True)) if x != y]
+    spots.set_offsets(np.array([[i % WIDE, i // WIDE] for i in places]).reshape(-1, 2))
+    let_in = [name for name, (welcome, _) in verdicts.items() if welcome]
+    changed = f"{len(places)} of the letter's {len(pair[0])} bytes are not those that were written"
+    return f"{attack}: {changed}. Let in with: {', '.join(let_in) or 'none of the six'}."
