@@ -140,7 +140,7 @@ def verified(public: Ed25519PublicKey, name, r, answered: bytes, sent: bytes) ->
     if when != int(r).to_bytes(8):
         raise Refused(f"it is {name}'s letter of round {int.from_bytes(when) + 1}, and this is round {r + 1}")
     if order != answered:
-        raise Refused(f"it answers another order than {name} was sent: the model was changed on the way down")
+        raise Refused(f"it answers another order than {name} was sent: of another run, or changed on the way down")
     return payload
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from cryptography.exceptions import InvalidSignature
 
-from ..desk import received
+from ..desk import Desk, received
 from ..post import SIGNATURE, Line, Refused, order_hash, pack, signed, unpack, verified
 from . import plots
 
@@ -31,25 +31,24 @@ ATTACKS = (
 
 
 class Wire(NamedTuple):
-    """What travels on one evening, and what lies about.
+    """What travels on one evening, and what else lies about.
 
-    keys    name -> its two private keys, Ed25519 and X25519; of "Mallory" too
-    server  the server's X25519 private key
-    sizes   (K,) records that are registered
-    name    who writes, seat its number among the names
-    today   (order, letter); last_week the same of another run; misled of a hospital whose order was changed
-    other   (name, letter) of another hospital in the same round
+    keys       name -> its two private keys, Ed25519 and X25519; of "Mallory" too
+    server     the server's X25519 private key
+    desk       who is registered, see `desk.Desk`
+    name       the hospital whose letter is attacked; other: one that writes in the same round
+    today      (order, {name: letter}); last_week the same of another run
+    misled     the same of hospitals whose order was changed on the way down
     """
 
     keys: Callable
     server: object
-    sizes: np.ndarray
+    desk: Desk
     name: str
-    seat: int
+    other: str
     today: tuple
     last_week: tuple
     misled: tuple
-    other: tuple
 
     def write(self, envelope, who, answered, payload):
         """The letter in its envelope, by somebody with these private keys, in answer to an order with this hash."""
@@ -86,33 +85,34 @@ class Wire(NamedTuple):
     def sent(self, attack, envelope, byte, bit):
         """What arrives at the server after an attack on this envelope."""
         own, hers = self.keys(self.name), self.keys("Mallory")
-        (order, letter), (name, others) = self.today, self.other
-        payload, answered = pack(letter), order_hash(order)
+        order, letters = self.today
+        payload, answered = pack(letters[self.name]), order_hash(order)
         genuine, turned = self.write(envelope, own, answered, payload), flipped(payload, byte, bit)
         keyless = envelope in ENVELOPES[:3]  # whoever it is can make this envelope anew
         if attack == "a cable flips a bit" or attack == "rewrites a byte" and not keyless:
             return flipped(genuine, max(genuine.find(payload), 0) + byte, bit)
         if attack == "another's letter":
-            mended = {"seat": np.array(self.seat), "weight": np.array(self.sizes[self.seat])} if keyless else {}
-            return self.write(envelope, self.keys(name), answered, pack(others | mended))
-        who, hash_, content = {
-            "nobody attacks": (own, answered, payload),
-            "rewrites a byte": (own, answered, turned),
-            "signs with her own key": (hers, answered, turned),
-            "last week's letter": (own, order_hash(self.last_week[0]), pack(self.last_week[1])),
-            "another model goes down": (own, order_hash(self.misled[0]), pack(self.misled[1])),
+            mended = {part: letters[self.name][part] for part in ("seat", "weight") if keyless}
+            return self.write(envelope, self.keys(self.other), answered, pack(letters[self.other] | mended))
+        if attack in ("last week's letter", "another model goes down"):
+            order, letters = self.last_week if attack.startswith("last") else self.misled
+            return self.write(envelope, own, order_hash(order), pack(letters[self.name]))
+        who, content = {
+            "nobody attacks": (own, payload),
+            "rewrites a byte": (own, turned),
+            "signs with her own key": (hers, turned),
         }[attack]
-        return self.write(envelope, who, hash_, content)
+        return self.write(envelope, who, answered, content)
 
     def judged(self, attack, envelope, byte, bit):
         """Whether the letter is let in, and what the server says."""
-        order = self.today[0]
+        (order, _), seat = self.today, self.desk.names.index(self.name)
         try:
             letter = unpack(self.read(envelope, self.sent(attack, envelope, byte, bit)), MOST)
         except Refused as why:
             return False, str(why)
-        _, wrong = received({self.seat: letter}, np.array([self.seat]), self.sizes, order.round, (), order.theta)
-        return not wrong, wrong.get(self.seat, "averaged with the others")
+        _, wrong = received({seat: letter}, np.array([seat]), self.desk.sizes, order.round, (), order.theta)
+        return not wrong, wrong.get(seat, "averaged with the others")
 
 
 def check_of(envelope, payload):
@@ -130,7 +130,9 @@ def stage(payload):
     """A letter as a grid of its bytes, and a line for each envelope: figure, marks of changed bytes, lines of words."""
     header, below = 8 + int.from_bytes(payload[:8], "little"), -(-len(payload) // WIDE)
     fig, ax = plots.sheet(width=9.5, height=5.8)
-    ax.set(xlim=(-0.5, WIDE - 0.5), ylim=(below + 8.6, -0.5), xticks=[], yticks=[])
+    ax.set(xlim=(-0.5, WIDE - 0.5), ylim=(below + 8.6, -0.5), xticks=[])
+    ax.set_yticks(range(below), [str(WIDE * row) for row in range(below)], fontsize=8)
+    ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     for i, byte in enumerate(payload):
         text = chr(byte) if 8 <= i < header else f"{byte:02x}"
@@ -143,15 +145,24 @@ def stage(payload):
     return fig, spots, [ax.text(5.2, y, "", va="center", fontsize=10) for y in rows]
 
 
-def show(wire, spots, words, attack, byte, bit):
+def move(wire, spots, words, attack, byte, bit):
     """Draw what an attack changes in the bare letter and what each envelope comes to; the sentence that says so."""
     verdicts = {name: wire.judged(attack, name, byte, bit) for name in ENVELOPES}
     for (welcome, why), text in zip(verdicts.values(), words, strict=True):
         text.set_text(f"{'IN' if welcome else 'OUT'}:  {why}")
         text.set_fontweight("bold" if welcome else "normal")
-    pair = wire.sent(attack, "nothing", byte, bit), wire.sent("nobody attacks", "nothing", byte, bit)
-    places = [i for i, (x, y) in enumerate(zip(*pair, strict=True)) if x != y]
+    before, now = (wire.sent(one, "nothing", byte, bit) for one in ("nobody attacks", attack))
+    places = [i for i, (x, y) in enumerate(zip(before, now, strict=True)) if x != y]
     spots.set_offsets(np.array([[i % WIDE, i // WIDE] for i in places]).reshape(-1, 2))
-    let_in = [name for name, (welcome, _) in verdicts.items() if welcome]
-    changed = f"{len(places)} of the letter's {len(pair[0])} bytes are not those that were written"
-    return f"{attack}: {changed}. Let in with: {', '.join(let_in) or 'none of the six'}."
+    let_in = ", ".join(name for name, (welcome, _) in verdicts.items() if welcome)
+    return f"{attack}: {difference(before, now)}. Let in by the server with: {let_in or 'none of the six'}."
+
+
+def difference(before, now):
+    """Which parts of a letter are not as they were, in words."""
+    try:
+        one, other = unpack(before, MOST), unpack(now, MOST)
+    except Refused:
+        return "the letter can no longer be read"
+    parts = [f"{(other[p] != one[p]).sum()} of Δ" if p == "update" else p for p in one if (other[p] != one[p]).any()]
+    return f"other numbers arrive ({', '.join(parts)})" if parts else "the letter arrives as it was written"
