@@ -90,9 +90,13 @@ def unframed(data: bytes) -> list[bytes]:
     return parts
 
 
-def order_hash(order) -> bytes:
-    """SHA-256 of all that a hospital was told: an Order with anything else in it has another hash (32 bytes)."""
-    return hashlib.sha256(spelled(order._asdict())).digest()
+def order_hash(order, run) -> bytes:
+    """SHA-256 of all that a hospital was told: an Order with anything else in it has another hash (32 bytes).
+
+    run  the name of this run of the federation, a text that is never used again: two runs from one seed begin with
+         the same order, and the first letter of the one must not pass in the other
+    """
+    return hashlib.sha256(framed(run.encode(), spelled(order._asdict()))).digest()
 
 
 def spelled(value) -> bytes:
@@ -151,7 +155,8 @@ class Line:
     """One direction between two who know each other's public keys. It remembers the last round that it sealed.
 
     private, public  X25519, one's own and the other's: Refused if the other's is of low order, all zero for example
-    label            texts that say what this line is for: "up", the hospital's name, the topic. Others, another key
+    label            texts that say what this line is for: "up", the hospital's name, the topic, the run. Rounds begin
+                     anew in every run, so its name must be there, and is never used again
     last             the last round sealed before; whoever wakes up after a crash must know it
 
     Both sides compute one secret, HKDF makes a key of it that is used for this line alone, and the round is the
@@ -205,14 +210,14 @@ class Card(NamedTuple):
         return " ".join(digits[at : at + 4] for at in range(0, 32, 4))
 
 
-def registered(cards: dict, private: X25519PrivateKey, topic="train") -> dict:
+def registered(cards: dict, private: X25519PrivateKey, run, topic="train") -> dict:
     """{name: (Card, Line up)} from {name: Card} and the server's key; Refused where two hospitals share a key."""
     owners = {}
     for name, card in cards.items():
         for raw in (key.public_bytes_raw() for key in card):
             if owners.setdefault(raw, name) != name:
                 raise Refused(f"{owners[raw]} and {name} registered the same key: which of them signs?")
-    return {name: (card, Line(private, card.agrees, "up", name, topic)) for name, card in cards.items()}
+    return {name: (card, Line(private, card.agrees, "up", name, topic, run)) for name, card in cards.items()}
 
 
 def delivered(post, doors: dict, r, answered: dict, most_bytes):

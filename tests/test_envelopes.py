@@ -26,13 +26,13 @@ def wire():
     many = data.make_hospitals(4, 30, d=5, skew=1.0, difference=0.5, rng=7)
     parts, desk = pieces(plan, model), Desk.of(many)
 
-    def one_evening(theta):
+    def one_evening(theta, run):
         state, _ = opened(initial(model, plan, theta), parts, desk)
         order, _, seats = at_server_before(state, parts, desk)
         rows, _ = collect(order, parts, many, desk, {}, seats)
-        return order, {name: {part: rows[part][k] for part in rows} for k, name in enumerate(desk.names)}
+        return order, {name: {part: rows[part][k] for part in rows} for k, name in enumerate(desk.names)}, run
 
-    evenings = [one_evening(np.full(6, start)) for start in (0.0, 0.1, 0.2)]
+    evenings = [one_evening(np.full(6, start), run) for start, run in ((0.0, "now"), (0.1, "then"), (0.2, "now"))]
     return envelopes.Wire(keys, keys("server")[1], desk, desk.names[2], desk.names[1], *evenings)
 
 

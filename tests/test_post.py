@@ -54,7 +54,8 @@ LETTER_OF_4 = {
     "update": np.array([0.5, -1.0, 0.25]),
 }
 ORDER = Order(4, np.array([0.1, 0.2, 0.3]), {"control": np.zeros(3), "also": np.ones(2)}, 4, np.array(3))
-HASH = order_hash(ORDER)
+RUN = "heart, the second try"
+HASH = order_hash(ORDER, RUN)
 
 
 # ----------------------------------------------------------------------------------------------------- letters as bytes
@@ -183,12 +184,13 @@ OTHER_ORDERS = {
 
 
 def test_orders_that_differ_in_anything_have_different_hashes():
-    found = {name: order_hash(order) for name, order in OTHER_ORDERS.items()} | {"the order itself": HASH}
+    found = {name: order_hash(order, RUN) for name, order in OTHER_ORDERS.items()} | {"the order itself": HASH}
     assert len(set(found.values())) == len(found) == len(OTHER_ORDERS) + 1
     copy = ORDER._replace(theta=ORDER.theta.copy(), accepted=3, told=dict(reversed(ORDER.told.items())))
-    assert order_hash(copy) == HASH
+    assert order_hash(copy, RUN) == HASH
+    assert order_hash(ORDER, "heart, the third try") != HASH
     with pytest.raises(ValueError, match="an order holds numbers and texts, not object"):
-        order_hash(ORDER._replace(told={"control": object()}))
+        order_hash(ORDER._replace(told={"control": object()}), RUN)
 
 
 # ----------------------------------------------------------------------------------------------------------- signatures
@@ -210,8 +212,8 @@ def test_the_signature_is_ed25519_of_rfc_8032():
 @given(st.binary(max_size=200), st.data())
 def test_any_byte_that_changes_is_refused_in_a_signed_and_in_a_sealed_letter(payload, drawn):
     private, agrees = keys(1)
-    there = Line(agrees, SERVER.public_key(), "up", "Bern", "train")
-    back = Line(SERVER, agrees.public_key(), "up", "Bern", "train")
+    there = Line(agrees, SERVER.public_key(), "up", "Bern", "train", RUN)
+    back = Line(SERVER, agrees.public_key(), "up", "Bern", "train", RUN)
     sent = signed(private, "Bern", 4, HASH, payload)
     sealed = there.seal(4, sent)
     assert verified(private.public_key(), "Bern", 4, HASH, back.open(4, sealed)) == payload
@@ -305,7 +307,7 @@ LOW_ORDER = [  # of the list in https://cr.yp.to/ecdh.html
 def test_43_a_key_of_low_order_is_refused(raw):
     public = X25519PublicKey.from_public_bytes(bytes.fromhex(raw))
     with pytest.raises(Refused, match="of low order"):
-        registered({"Bern": Card(keys(1)[0].public_key(), public)}, SERVER)
+        registered({"Bern": Card(keys(1)[0].public_key(), public)}, SERVER, RUN)
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -313,7 +315,7 @@ def test_43_two_hospitals_with_one_key_are_refused(which):
     pairs = [list(keys(1)), list(keys(2))]
     pairs[1][which] = pairs[0][which]
     with pytest.raises(Refused, match="Bern and Basel registered the same key"):
-        registered({name: Card.of(*pair) for name, pair in zip(("Bern", "Basel"), pairs, strict=True)}, SERVER)
+        registered({name: Card.of(*pair) for name, pair in zip(("Bern", "Basel"), pairs, strict=True)}, SERVER, RUN)
 
 
 def test_a_fingerprint_changes_with_each_of_the_two_keys():
@@ -331,17 +333,19 @@ def test_a_fingerprint_changes_with_each_of_the_two_keys():
 class Sender(Node):
     """A hospital that has its records, its keys, and the server's public key."""
 
+    run = RUN
+
     def __init__(self, hospitals, seat, parts, theta):
         super().__init__(hospitals, seat, parts, theta)
         self.name, (self.signs, self.agrees) = hospitals.names[seat], keys(seat + 1)
-        self.line = Line(self.agrees, SERVER.public_key(), "up", self.name, "train")
+        self.line = Line(self.agrees, SERVER.public_key(), "up", self.name, "train", self.run)
 
     def answer(self, order):
         """(name on the outside, sealed bytes): all that leaves the house."""
         return self.posted(order, self(order))
 
     def posted(self, order, letter):
-        sent = signed(self.signs, self.name, order.round, order_hash(order), pack(letter))
+        sent = signed(self.signs, self.name, order.round, order_hash(order, self.run), pack(letter))
         return self.name, self.line.seal(order.round, sent)
 
 
@@ -350,7 +354,7 @@ def by_post(model, hospitals, plan, rounds, way=lambda r, post: post, senders=Se
     parts, desk = pieces(plan, model), Desk.of(hospitals)
     state, _ = protocol.opened(initial(model, plan), parts, desk)
     nodes = [senders(hospitals, seat, parts, state.theta) for seat in range(len(desk.names))]
-    doors = registered({node.name: Card.of(node.signs, node.agrees) for node in nodes}, SERVER)
+    doors = registered({node.name: Card.of(node.signs, node.agrees) for node in nodes}, SERVER, RUN)
     told = []
     for r in range(rounds):
         order, invited, present = at_server_before(state, parts, desk)
@@ -361,7 +365,7 @@ def by_post(model, hospitals, plan, rounds, way=lambda r, post: post, senders=Se
                 post.append(nodes[seat].answer(own))
             except RuntimeError:
                 told.append((r + 1, desk.names[seat], "did not answer"))
-        answered = {desk.names[seat]: order_hash(own) for seat, own in orders.items()}
+        answered = {desk.names[seat]: order_hash(own, RUN) for seat, own in orders.items()}
         said, refused = delivered(way(r, post), doors, r, answered, MOST)
         said = {desk.names.index(name): letter for name, letter in said.items()}
         letters, wrong = received(said, present, desk.sizes, r, parts.hospital.told, order.theta)
@@ -447,7 +451,7 @@ def misled():
 def mallory(post, known):
     """A letter signed and sealed with keys that are not the hospital's."""
     signs, agrees = keys(66)
-    line = Line(agrees, SERVER.public_key(), "up", post[0], "train")
+    line = Line(agrees, SERVER.public_key(), "up", post[0], "train", RUN)
     return [(post[0], line.seal(2, signed(signs, post[0], 2, HASH, pack(LETTER_OF_4))))]
 
 
@@ -500,10 +504,26 @@ def test_38_a_letter_that_comes_twice_counts_once(rng):
     assert told == [(3, many.names[1], "it has answered in this round")]
 
 
+def test_38_the_first_letter_of_another_run_from_the_same_seed_is_refused(rng):
+    """The order of round 1 is the same to the last bit: the name of the run is all that tells them apart."""
+    many = equal_sizes(rng)
+    model, parts = LOGISTIC, pieces(PLAN, LOGISTIC)
+    before = type("Before", (Sender,), {"run": "heart, the first try"})(many, 1, parts, np.zeros(6))
+    theta = initial(model, PLAN).theta
+    old = before.answer(Order(0, theta, {}, 4, np.array(0)))
+    state, told = by_post(model, many, PLAN, 2, way=lambda r, post: [old, *post] if r == 0 else post)
+    assert (state.theta == fit(model, many, PLAN, rounds=2)[0].theta).all()
+    assert told == [(1, many.names[1], told[0][2])] and "the seal does not open" in told[0][2]
+    own = signed(before.signs, before.name, 0, order_hash(Order(0, theta, {}, 4, np.array(0)), before.run), b"x")
+    now = order_hash(Order(0, theta, {}, 4, np.array(0)), RUN)
+    with pytest.raises(Refused, match="of another run"):
+        verified(before.signs.public_key(), before.name, 0, now, own)
+
+
 def test_38_who_was_not_asked_is_not_heard():
     """Bern is registered and signs as it should, but it was not invited to this round."""
-    doors = registered({"Bern": Card.of(*keys(1)), "Basel": Card.of(*keys(2))}, SERVER)
-    line = Line(keys(1)[1], SERVER.public_key(), "up", "Bern", "train")
+    doors = registered({"Bern": Card.of(*keys(1)), "Basel": Card.of(*keys(2))}, SERVER, RUN)
+    line = Line(keys(1)[1], SERVER.public_key(), "up", "Bern", "train", RUN)
     post = [("Bern", line.seal(4, signed(keys(1)[0], "Bern", 4, HASH, pack(LETTER_OF_4))))]
     assert delivered(post, doors, 4, {"Bern": HASH}, MOST)[0].keys() == {"Bern"}
     assert delivered(post, doors, 4, {"Basel": HASH}, MOST) == ({}, [("Bern", NOBODY)])

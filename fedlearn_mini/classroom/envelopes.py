@@ -37,7 +37,7 @@ class Wire(NamedTuple):
     server     the server's X25519 private key
     desk       who is registered, see `desk.Desk`
     name       the hospital whose letter is attacked; other: one that writes in the same round
-    today      (order, {name: letter}); last_week the same of another run
+    today      (order, {name: letter}, name of the run); last_week the same of another run
     misled     the same of hospitals whose order was changed on the way down
     """
 
@@ -60,13 +60,13 @@ class Wire(NamedTuple):
             return signed(signing, self.name, r, answered, payload)
         if envelope == "+ seal":
             own = signed(signing, self.name, r, answered, payload)
-            return Line(agreeing, public, "up", self.name, "train").seal(r, own)
+            return Line(agreeing, public, "up", self.name, "train", self.today[2]).seal(r, own)
         return payload + check_of(envelope, payload)
 
     def read(self, envelope, sent):
         """The letter in it, or Refused: what a server does that knows this protection."""
         signing, agreeing = self.keys(self.name)
-        public, order = signing.public_key(), self.today[0]
+        public, (order, _, run) = signing.public_key(), self.today
         if envelope == "signature":
             try:
                 public.verify(sent[-SIGNATURE:], sent[:-SIGNATURE])
@@ -74,9 +74,11 @@ class Wire(NamedTuple):
                 raise Refused(f"the signature is not {self.name}'s for this letter") from None
             return sent[:-SIGNATURE]
         if envelope == "+ seal":
-            sent = Line(self.server, agreeing.public_key(), "up", self.name, "train").open(order.round, sent)
+            sent = Line(self.server, agreeing.public_key(), "up", self.name, "train", self.today[2]).open(
+                order.round, sent
+            )
         if envelope.startswith("+"):
-            return verified(public, self.name, order.round, order_hash(order), sent)
+            return verified(public, self.name, order.round, order_hash(order, run), sent)
         payload = sent[: len(sent) - len(check_of(envelope, b""))]
         if payload + check_of(envelope, payload) != sent:
             raise Refused(f"the {envelope.split()[0]} is another one")
@@ -85,8 +87,8 @@ class Wire(NamedTuple):
     def sent(self, attack, envelope, byte, bit):
         """What arrives at the server after an attack on this envelope."""
         own, hers = self.keys(self.name), self.keys("Mallory")
-        order, letters = self.today
-        payload, answered = pack(letters[self.name]), order_hash(order)
+        order, letters, run = self.today
+        payload, answered = pack(letters[self.name]), order_hash(order, run)
         genuine, turned = self.write(envelope, own, answered, payload), flipped(payload, byte, bit)
         keyless = envelope in ENVELOPES[:3]  # whoever it is can make this envelope anew
         if attack == "a cable flips a bit" or attack == "rewrites a byte" and not keyless:
@@ -95,8 +97,8 @@ class Wire(NamedTuple):
             mended = {part: letters[self.name][part] for part in ("seat", "weight") if keyless}
             return self.write(envelope, self.keys(self.other), answered, pack(letters[self.other] | mended))
         if attack in ("last week's letter", "another model goes down"):
-            order, letters = self.last_week if attack.startswith("last") else self.misled
-            return self.write(envelope, own, order_hash(order), pack(letters[self.name]))
+            order, letters, run = self.last_week if attack.startswith("last") else self.misled
+            return self.write(envelope, own, order_hash(order, run), pack(letters[self.name]))
         who, content = {
             "nobody attacks": (own, payload),
             "rewrites a byte": (own, turned),
@@ -106,7 +108,7 @@ class Wire(NamedTuple):
 
     def judged(self, attack, envelope, byte, bit):
         """Whether the letter is let in, and what the server says."""
-        (order, _), seat = self.today, self.desk.names.index(self.name)
+        (order, *_), seat = self.today, self.desk.names.index(self.name)
         try:
             letter = unpack(self.read(envelope, self.sent(attack, envelope, byte, bit)), MOST)
         except Refused as why:
