@@ -81,12 +81,13 @@ def framed(*parts: bytes) -> bytes:
 
 def unframed(data: bytes) -> list[bytes]:
     """The parts of `framed`; ValueError where lengths and bytes do not agree."""
-    parts = []
-    while data:
-        size = int.from_bytes(data[:8])
-        if len(data) < 8 + size:
+    parts, at = [], 0
+    while at < len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 8])
+        if end > len(data):
             raise ValueError("a part is shorter than its length says")
-        parts, data = [*parts, data[8 : 8 + size]], data[8 + size :]
+        parts.append(data[at + 8 : end])
+        at = end
     return parts
 
 
@@ -227,7 +228,7 @@ def delivered(post, doors: dict, r, answered: dict, most_bytes):
     doors       {name: (Card, Line)}, see `registered`
     r           rounds complete when the orders went out
     answered    {name: order_hash of what it was sent}
-    most_bytes  a longer letter is refused unread
+    most_bytes  what is longer is refused unopened
 
     One refusal stops nobody else. What the numbers say is for `desk.received` to check.
     """
@@ -238,6 +239,8 @@ def delivered(post, doors: dict, r, answered: dict, most_bytes):
                 raise Refused("nobody of this name was sent an order")
             if name in letters:
                 raise Refused("it has answered in this round")
+            if len(sealed) > most_bytes:
+                raise Refused(f"it has {len(sealed)} bytes, and at most {most_bytes} are opened")
             card, line = doors[name]
             payload = verified(card.signs, name, r, answered[name], line.open(r, sealed))
             letters[name] = unpack(payload, most_bytes)

@@ -165,6 +165,10 @@ def test_lengths_that_do_not_fit_are_refused(data):
         unframed(data)
 
 
+def test_very_many_empty_parts_are_read_in_one_pass():
+    assert len(unframed(bytes(8 * 10**5))) == 10**5
+
+
 OTHER_ORDERS = {
     "round": ORDER._replace(round=5),
     "one bit of θ": ORDER._replace(theta=np.nextafter(ORDER.theta, [9, 0.2, 0.3])),
@@ -518,6 +522,15 @@ def test_38_the_first_letter_of_another_run_from_the_same_seed_is_refused(rng):
     now = order_hash(Order(0, theta, {}, 4, np.array(0)), RUN)
     with pytest.raises(Refused, match="of another run"):
         verified(before.signs.public_key(), before.name, 0, now, own)
+
+
+def test_38_what_is_too_long_is_not_opened():
+    doors = registered({"Bern": Card.of(*keys(1))}, SERVER, RUN)
+    line = Line(keys(1)[1], SERVER.public_key(), "up", "Bern", "train", RUN)
+    sealed = line.seal(4, signed(keys(1)[0], "Bern", 4, HASH, pack(LETTER_OF_4)))
+    assert delivered([("Bern", sealed)], doors, 4, {"Bern": HASH}, len(sealed))[0].keys() == {"Bern"}
+    _, refused = delivered([("Bern", sealed)], doors, 4, {"Bern": HASH}, len(sealed) - 1)
+    assert refused == [("Bern", f"it has {len(sealed)} bytes, and at most {len(sealed) - 1} are opened")]
 
 
 def test_38_who_was_not_asked_is_not_heard():

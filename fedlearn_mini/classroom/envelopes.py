@@ -116,6 +116,13 @@ class Wire(NamedTuple):
         _, wrong = received({seat: letter}, np.array([seat]), self.desk.sizes, order.round, (), order.theta)
         return not wrong, wrong.get(seat, "averaged with the others")
 
+    def table(self, byte, bit):
+        """{attack: {envelope: "in" or "out"}} for one byte and bit."""
+        return {
+            attack: {name: "in" if self.judged(attack, name, byte, bit)[0] else "out" for name in ENVELOPES}
+            for attack in ATTACKS
+        }
+
 
 def check_of(envelope, payload):
     """What stands behind the letter for all to compute: nothing, four bytes of CRC-32, or 32 of SHA-256."""
@@ -166,5 +173,11 @@ def difference(before, now):
         one, other = unpack(before, MOST), unpack(now, MOST)
     except Refused:
         return "the letter can no longer be read"
-    parts = [f"{(other[p] != one[p]).sum()} of Δ" if p == "update" else p for p in one if (other[p] != one[p]).any()]
+    parts = [name for name in one if name != "update" and (other[name] != one[name]).any()]
+    moved = np.flatnonzero(other["update"] != one["update"])
+    if moved.size == 1:
+        was, now = (float(letter["update"][moved[0]]) for letter in (one, other))
+        parts.append(f"in place {moved[0] + 1} of Δ, {now:.6g} for {was:.6g}")
+    elif moved.size:
+        parts.append(f"{moved.size} of Δ")
     return f"other numbers arrive ({', '.join(parts)})" if parts else "the letter arrives as it was written"
