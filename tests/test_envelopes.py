@@ -81,9 +81,10 @@ def test_the_sentence_says_what_changed_and_who_was_fooled(wire):
 
     first = len(payload) - 48
     was = float(wire.today[1][wire.name]["update"][0])
-    assert f"(in place 1 of Δ, {was:.6g} for {was:.6g}). Let in" in said("a cable flips a bit", first)  # a last decimal
-    assert said("a cable flips a bit", first).endswith("with: nothing.")
-    assert f"(in place 1 of Δ, {-was:.6g} for" in envelopes.move(wire, spots, words, "rewrites a byte", first + 7, 7)
+    assert f" for {was:.17g}). Let in by the server with: nothing." in said("a cable flips a bit", first)
+    assert f"(in place 1 of Δ, {-was:.4g} for {was:.4g})" in envelopes.move(
+        wire, spots, words, "rewrites a byte", first + 7, 7
+    )
     said("a cable flips a bit", first)
     assert spots.get_offsets().tolist() == [[first % 32, first // 32]]
     assert "can no longer be read. Let in by the server with: none of the six." in said("a cable flips a bit", 20)

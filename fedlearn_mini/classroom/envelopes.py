@@ -177,7 +177,8 @@ def difference(before, now):
     moved = np.flatnonzero(other["update"] != one["update"])
     if moved.size == 1:
         was, now = (float(letter["update"][moved[0]]) for letter in (one, other))
-        parts.append(f"in place {moved[0] + 1} of Δ, {now:.6g} for {was:.6g}")
+        digits = 4 if f"{now:.4g}" != f"{was:.4g}" else 17
+        parts.append(f"in place {moved[0] + 1} of Δ, {now:.{digits}g} for {was:.{digits}g}")
     elif moved.size:
         parts.append(f"{moved.size} of Δ")
     return f"other numbers arrive ({', '.join(parts)})" if parts else "the letter arrives as it was written"
