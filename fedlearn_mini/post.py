@@ -29,7 +29,7 @@ SIGNATURE = 64  # bytes of an Ed25519 signature
 
 
 class Refused(ValueError):
-    """A letter that is not let in, and why, in words that name no number of it."""
+    """A letter or key that is not let in, and why, in words that quote nothing of it."""
 
 
 # -------------------------------------------------------------------------------------------- letters and orders, bytes

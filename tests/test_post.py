@@ -135,6 +135,19 @@ def test_bytes_that_pack_did_not_write_are_refused(payload):
         unpack(payload, MOST)
 
 
+@given(st.data())
+def test_a_damaged_letter_is_refused_or_read_as_what_its_bytes_now_say(drawn):
+    payload = pack(LETTER_OF_4)
+    at, gone = drawn.draw(st.integers(0, len(payload))), drawn.draw(st.integers(0, 9))
+    damaged = payload[:at] + drawn.draw(st.binary(max_size=9)) + payload[at + gone :]
+    try:
+        letter = unpack(damaged, MOST)
+    except Refused as why:
+        assert str(why) == "it cannot be read as a letter"
+    else:
+        assert pack(letter) == damaged
+
+
 def test_no_memory_is_taken_for_what_a_header_only_promises():
     import tracemalloc
 
