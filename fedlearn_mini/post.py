@@ -185,7 +185,7 @@ class Line:
         """The message, if it was sealed on this line for this round and not changed since; else Refused."""
         try:
             return self.box.decrypt(int(r).to_bytes(12), sealed, None)
-        except (InvalidTag, ValueError):
+        except InvalidTag:
             raise Refused(
                 f"the seal does not open for round {r + 1}: another key or round, or a byte changed on the way"
             ) from None

@@ -158,7 +158,7 @@ def move(wire, spots, words, attack, byte, bit):
     """Draw what an attack changes in the bare letter and what each envelope comes to; the sentence that says so."""
     verdicts = {name: wire.judged(attack, name, byte, bit) for name in ENVELOPES}
     for (welcome, why), text in zip(verdicts.values(), words, strict=True):
-        text.set_text(f"{'IN' if welcome else 'OUT'}:  {why}")
+        text.set_text(f"{'IN' if welcome else 'OUT'}:  {why.partition(':')[0]}")  # every glyph costs time
         text.set_fontweight("bold" if welcome else "normal")
     before, now = (wire.sent(one, "nothing", byte, bit) for one in ("nobody attacks", attack))
     places = [i for i, (x, y) in enumerate(zip(before, now, strict=True)) if x != y]
