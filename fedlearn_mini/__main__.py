@@ -20,6 +20,8 @@ NEEDED = {
     "anywidget": (0, 9),
     "cryptography": (43,),
     "tqdm": (4, 66),
+    "cryptography": (43,),
+    "safetensors": (0, 5),
 }
 OPTIONAL = {"jupyterlab": (4, 2)}  # not where the notebooks open in something else: Colab, a hub, an editor
 
