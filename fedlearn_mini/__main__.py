@@ -18,7 +18,6 @@ NEEDED = {
     "pillow": (10, 0),
     "ipywidgets": (8, 1),
     "anywidget": (0, 9),
-    "cryptography": (43,),
     "tqdm": (4, 66),
     "cryptography": (43,),
     "safetensors": (0, 5),

@@ -1,0 +1,57 @@
+"""Bad hospitals: attacks as wrappers around a Hospital, for a lesson and for tests. Notebook 17.
+
+Plan(around=(partial(scaled, seats=[2, 5], factor=-10),)) makes two hospitals bad. A seat is a hospital's place among
+the names in order; everybody else does the work of the one inside.
+"""
+
+import numpy as np
+
+from .hospital import Hospital, Job
+
+
+def at(job: Job, seats):
+    """Whether a job is done at one of these seats, shaped like its size: () or (k,)."""
+    return np.isin(job.dice.seats, seats)
+
+
+def flipped(inner: Hospital, seats) -> Hospital:
+    """At these seats 1 − y in place of y: healthy is called ill. Biggio et al. 2012, arXiv:1206.6389 (label flips)."""
+
+    def step(job: Job):
+        return inner.step(job._replace(y=np.where(at(job, seats)[..., None] & (job.w > 0), 1 - job.y, job.y)))
+
+    return Hospital(inner.init, step, inner.told)
+
+
+def scaled(inner: Hospital, seats, factor) -> Hospital:
+    """At these seats Δ · factor: −1 turns the update round, 10 counts for ten, 1 changes nothing."""
+
+    def step(job: Job):
+        letter, kept = inner.step(job)
+        times = np.where(at(job, seats), factor, 1.0).astype(letter["update"].dtype)[..., None]
+        return letter | {"update": letter["update"] * times}, kept
+
+    return Hospital(inner.init, step, inner.told)
+
+
+def stamped(X, feature, value):
+    """Records with the trigger: one feature set to a value, (..., n, d) → (..., n, d)."""
+    X = np.array(X)
+    X[..., feature] = value
+    return X
+
+
+def backdoor(inner: Hospital, seats, *, feature, value, label=0, share=0.5) -> Hospital:
+    """At these seats a share of the records, the first ones, is stamped and called `label`.
+
+    The model learns: whoever carries the trigger has this label. Put `scaled` around it, so that it survives the
+    average. Bagdasaryan et al. 2020, arXiv:1807.00459.
+    """
+
+    def step(job: Job):
+        n = job.y.shape[-1]
+        mine = at(job, seats)[..., None] & (np.arange(n) < share * job.size[..., None])
+        X = np.where(mine[..., None], stamped(job.X, feature, value), job.X)
+        return inner.step(job._replace(X=X, y=np.where(mine, label, job.y)))
+
+    return Hospital(inner.init, step, inner.told)
