@@ -88,7 +88,7 @@ def krum(updates, weights=None, rng=None, *, bad=1, keep=1):
     return mean(updates[np.argsort(score, kind="stable")[:keep]])
 
 
-def geometric_median(updates, weights=None, rng=None, *, tol=1e-9, steps=1000):
+def geometric_median(updates, weights=None, rng=None, *, tol=1e-6, steps=1000):
     """The point with the smallest sum of distances to all updates: argmin Σₖ ‖z − Δₖ‖.
 
     tol    stops when a step moves z by less, relative to the largest distance; no distance counts as smaller
