@@ -29,7 +29,7 @@ def wire():
     def one_evening(theta, run):
         state, _ = opened(initial(model, plan, theta), parts, desk)
         order, _, seats = at_server_before(state, parts, desk)
-        rows, _ = collect(order, parts, many, desk, {}, seats)
+        rows, _ = collect(order, parts, many, desk, {}, seats, seats)
         return order, {name: {part: rows[part][k] for part in rows} for k, name in enumerate(desk.names)}, run
 
     evenings = [one_evening(np.full(6, start), run) for start, run in ((0.0, "now"), (0.1, "then"), (0.2, "now"))]

@@ -392,7 +392,10 @@ def by_post(model, hospitals, plan, rounds, way=lambda r, post: post, senders=Se
     return state, told
 
 
-@pytest.mark.parametrize("name", METHODS)
+ONE_LETTER = [name for name, (_, plan) in METHODS.items() if plan.masks is None]  # masked rounds are conversations
+
+
+@pytest.mark.parametrize("name", ONE_LETTER)
 def test_a_federation_by_post_equals_the_federation_bit_for_bit(name, rng):
     (model, plan), many = METHODS[name], equal_sizes(rng)
     state, _ = fit(model, many, plan, rounds=6)
