@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def test_hints_differ_from_each_other(number):
 
 def test_the_right_letters_are_spread_evenly():
     """Always b would otherwise pass for knowledge."""
-    letters = [this["solution"] for this in exercises.everything().values() if len(this["solution"]) == 3]
+    letters = [this["solution"] for this in exercises.everything().values() if re.fullmatch(r"'.'", this["solution"])]
     counts = [letters.count(f"'{letter}'") for letter in "abcd"]
     assert sum(counts) == len(letters) and max(counts) - min(counts) <= 3
 
