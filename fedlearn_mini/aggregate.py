@@ -91,7 +91,8 @@ def krum(updates, weights=None, rng=None, *, bad=1, keep=1):
 def geometric_median(updates, weights=None, rng=None, *, tol=1e-6, steps=1000):
     """The point with the smallest sum of distances to all updates: argmin Σₖ ‖z − Δₖ‖.
 
-    tol    stops when a step moves z by less, relative to the largest distance; no distance counts as smaller
+    tol    stops when a step moves z by less, relative to the middle distance; no distance counts as smaller. (Relative
+           to the largest, one very long letter would choose it, and with it the answer.)
     steps  no more of them
 
     Weiszfeld's steps z ← Σ Δₖ/‖z − Δₖ‖ / Σ 1/‖z − Δₖ‖, as in Pillutla et al. 2022, doi:10.1109/TSP.2022.3153135,
@@ -103,8 +104,8 @@ def geometric_median(updates, weights=None, rng=None, *, tol=1e-6, steps=1000):
     z = median(updates)
     for _ in range(steps if len(updates) else 0):
         distance = length(updates - z)
-        least = tol * distance.max()
-        if not least > 0:
+        least = tol * np.median(distance)
+        if not least > 0:  # more than half of them are one point
             break
         pull = 1 / np.maximum(distance, least)
         before, z = z, (pull @ updates / pull.sum()).astype(updates.dtype)
@@ -124,4 +125,5 @@ def bounded(updates, weights, rng=None, *, C=None, times=1.0, aggregate=weighted
     if C is None:
         lengths = length(updates)
         C = number("times", times, above=0) * (np.median(lengths) if len(lengths) else 1.0)
-    return aggregate(clip(updates, max(C, np.finfo(float).tiny)), weights, rng)
+        C = max(C, np.finfo(float).tiny)  # most letters may be 0
+    return aggregate(clip(updates, C), weights, rng)

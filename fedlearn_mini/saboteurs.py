@@ -10,7 +10,13 @@ from .hospital import Hospital, Job
 
 
 def at(job: Job, seats):
-    """Whether a job is done at one of these seats, shaped like its size: () or (k,)."""
+    """Whether a job is done at one of these seats, shaped like its size: () or (k,).
+
+    A seat that nobody has is refused: an attack that does not happen would praise every defence.
+    """
+    unknown = [seat for seat in seats if seat not in range(job.hospitals)]
+    if unknown:
+        raise ValueError(f"nobody sits at seat {unknown[0]!r}: they are 0 to {job.hospitals - 1}.")
     return np.isin(job.dice.seats, seats)
 
 

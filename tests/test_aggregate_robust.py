@@ -111,6 +111,17 @@ def test_the_norm_bound_leaves_a_bad_one_no_more_than_the_others_have(rng):
     assert np.isclose(clipped[-1], longest) and np.linalg.norm(moved) < 2 * longest
 
 
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_however_long_one_bad_letter_is_it_moves_a_rule_no_further(name, dtype, rng):
+    """Fault 37 and beyond: what one of nine can do stops growing with the length of its letter."""
+    honest, longest = rng.normal(size=(8, 5)).astype(dtype), 1e30 if dtype == np.float32 else 1e300
+    lengths = (1e3, 1e6, 1e9, 1e12, longest)
+    found = [RULES[name](np.vstack([honest, np.full((1, 5), far, dtype)]), np.ones(9), None) for far in lengths]
+    for one in found:
+        assert np.abs(one - found[0]).max() < 1e-2 and np.linalg.norm(one - honest.mean(axis=0)) < 3
+
+
 def test_half_bad_breaks_the_median(rng):
     rows = np.concatenate([rng.normal(size=(4, 5)), np.full((5, 5), 1e6)])
     assert np.linalg.norm(median(rows)) > 1e5
@@ -139,6 +150,8 @@ def test_single_precision_stays_single(name, rng):
         (partial(krum, bad=-1), "bad must be a whole number"),
         (partial(krum, bad=1, keep=7), "keep = 7, but only 6 letters came"),
         (partial(bounded, weights=np.ones(6), times=0.0), "times must be a finite number greater than 0"),
+        (partial(bounded, weights=np.ones(6), C=0.0), "the clipping norm C must be above 0"),
+        (partial(bounded, weights=np.ones(6), C=-1.0), "the clipping norm C must be above 0"),
     ],
 )
 def test_a_rule_that_cannot_work_says_so(rule, said):
@@ -201,3 +214,9 @@ def test_a_hospital_that_shouts_is_held_by_every_rule(many):
 def test_a_saboteur_keeps_what_the_hospital_inside_keeps():
     inner = descent(LOGISTIC, 0.1)
     assert scaled(inner, [0], 2.0).told == inner.told and scaled(inner, [0], 2.0).init(np.zeros(6)) == {}
+
+
+@pytest.mark.parametrize("seat", [9, -1, "H001"])
+def test_a_saboteur_at_a_seat_that_nobody_has_is_refused(many, seat):
+    with pytest.raises(ValueError, match="nobody sits at seat"):
+        trained(many, partial(scaled, seats=[seat], factor=-10.0))
