@@ -6,6 +6,7 @@ the names in order; everybody else does the work of the one inside.
 
 import numpy as np
 
+from .checks import number, whole
 from .hospital import Hospital, Job
 
 
@@ -21,7 +22,7 @@ def at(job: Job, seats):
 
 
 def flipped(inner: Hospital, seats) -> Hospital:
-    """At these seats 1 − y in place of y: healthy is called ill. Biggio et al. 2012, arXiv:1206.6389 (label flips)."""
+    """At these seats 1 − y in place of y: the healthy are called ill, and the ill healthy."""
 
     def step(job: Job):
         return inner.step(job._replace(y=np.where(at(job, seats)[..., None] & (job.w > 0), 1 - job.y, job.y)))
@@ -53,6 +54,8 @@ def backdoor(inner: Hospital, seats, *, feature, value, label=0, share=0.5) -> H
     The model learns: whoever carries the trigger has this label. Put `scaled` around it, so that it survives the
     average. Bagdasaryan et al. 2020, arXiv:1807.00459.
     """
+    whole("the feature of the trigger", feature, least=0, hint="It is the number of a column, counted from 0.")
+    number("the share of stamped records", share, least=0, most=1)
 
     def step(job: Job):
         n = job.y.shape[-1]

@@ -220,3 +220,11 @@ def test_a_saboteur_keeps_what_the_hospital_inside_keeps():
 def test_a_saboteur_at_a_seat_that_nobody_has_is_refused(many, seat):
     with pytest.raises(ValueError, match="nobody sits at seat"):
         trained(many, partial(scaled, seats=[seat], factor=-10.0))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"), [({"feature": -1}, "the feature of the trigger"), ({"share": 3.0}, "stamped")]
+)
+def test_a_backdoor_that_cannot_be_is_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        backdoor(descent(LOGISTIC, 0.1), [0], **{"feature": 0, "value": 8.0} | wrong)
