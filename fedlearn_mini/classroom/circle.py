@@ -45,8 +45,8 @@ def who_reads(K, lost, when, threshold, curious):
 
 def stage():
     """The figure, its moving artists, and `move` for a LivePanel: (fig, artists, move)."""
-    fig, ax = plots.sheet(width=7.2, height=4.4)
-    ax.set(xlim=(-1.35, 3.0), ylim=(-1.3, 1.3), xticks=[], yticks=[], aspect="equal")
+    fig, ax = plots.sheet(width=8.4, height=3.7)
+    ax.set(xlim=(-1.6, 3.6), ylim=(-1.32, 1.32), xticks=[], yticks=[], aspect="equal")
     ax.spines[:].set_visible(False)
     strings = ax.plot([], [], color="0.45", linewidth=0.9)[0]
     dots = {name: ax.plot([], [], mark, color=ink, markersize=13, label=name)[0] for name, (mark, ink) in LOOKS.items()}

@@ -46,7 +46,6 @@ def stage(curves, lengths, P, *, seeds=10):
         middle.set_data(x, np.median(runs, axis=0))
         for edge, values in zip(edges, (runs.min(axis=0), runs.max(axis=0)), strict=True):
             edge.set_data(x, values)
-        size = round(size)
         total, seconds = trips(method, size, round(loss, 3), streams)
         for bar, width in zip(bars, (lengths[method], total), strict=True):
             bar.set_width(width)
