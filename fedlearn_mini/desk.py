@@ -70,7 +70,7 @@ def attendance(plan, r, desk: Desk):
     return invited, invited[there[invited]]
 
 
-def received(said: dict, asked, sizes, r, told, theta, most=MANY) -> tuple[Letters, dict]:
+def received(said: dict, asked, sizes, r, told, theta, most=MANY, blank=None) -> tuple[Letters, dict]:
     """Letters that were written elsewhere, as rows in the order of their seats, and {seat: why} of those refused.
 
     said   {seat: letter}, by whoever it was that sent it: a letter is {name: number or array (P,)}
@@ -80,11 +80,12 @@ def received(said: dict, asked, sizes, r, told, theta, most=MANY) -> tuple[Lette
     told   names that a letter carries beside "update"
     theta  (P,), whose shape and type of number a letter must have
     most   the most steps that the plan asks of anybody: with FedNova, who says more would count for less
+    blank  letters of nobody that say which parts, shapes and types a letter must have; None: those of told and theta
 
     NumPy would let a scalar or a short vector spread out over θ, and a hospital of 10⁹ records decide alone. What a
     finite update may do is not looked at. A hospital whose letter is refused has spent its noise: charge it as well.
     """
-    blank, rows = none(theta.size, told, theta.dtype), []
+    blank, rows, asked = blank or none(theta.size, told, theta.dtype), [], np.asarray(asked)
     refused = {seat: "nobody asked this hospital" for seat in said if seat not in set(asked.tolist())}
     for seat in (int(seat) for seat in asked if seat in said):
         try:
@@ -106,8 +107,9 @@ def wrong(letter, seat, sizes, r, blank, most):
         return f"it holds {sorted(letter)}, not {sorted(blank)}"
     for name, part in blank.items():
         found = np.asarray(letter[name])
-        kinds = "f" if part.ndim == 2 else "iu"
-        if found.shape != part.shape[1:] or found.dtype.kind not in kinds:
+        kinds = "f" if part.dtype.kind == "f" else "iu"
+        exact = part.ndim > 1 and kinds == "iu"  # words of random bits must be just these
+        if found.shape != part.shape[1:] or found.dtype.kind not in kinds or (exact and found.dtype != part.dtype):
             return f"its {name} has the shape {found.shape} and the type {found.dtype}"
     if letter["seat"] != seat or letter["round"] != r:
         return f"it is of hospital number {letter['seat']} in round {letter['round']}"

@@ -28,7 +28,7 @@ from .chance import Purpose
 from .checks import number, whole
 from .hospital import Hospital, Job
 from .models import length
-from .wire import Letters
+from .wire import COUNTS, Letters
 
 PRIME = 2**256 + 297  # the first prime above every secret of 32 bytes
 TWO = "a sum of two hides nothing: each subtracts its own part. Masks need at least three hospitals."
@@ -398,6 +398,18 @@ def conversation(masks: Masks) -> Callable:
         return letters | {"update": rows, "bytes": np.full(len(rows), sent), "heard": np.full(len(rows), heard)}
 
     return talk
+
+
+def blanks(order, masks: Masks, more) -> Letters:
+    """What a letter on this order's topic must look like, with `more` numbers beside the P of a row: no rows."""
+    told = order.told
+    near = len(Circle(told["seats"], told["keys"], masks).near(told["seats"][0])) if "keys" in told else 0
+    shape = {"keys": (3, 32), "shares": (near, 82), "train": (order.theta.size + more,), "unmask": (near, 33)}[
+        order.topic
+    ]
+    name = {"train": "update", "unmask": "shares"}.get(order.topic, order.topic)
+    part = np.zeros((0, *shape), np.uint64 if order.topic == "train" else np.uint8)
+    return {name: np.zeros(0, int) for name in COUNTS} | {name: part}
 
 
 def wide(letters: Letters):
