@@ -46,17 +46,28 @@ class Compressor(NamedTuple):
         header = np.frombuffer(self.code.to_bytes(4, "little") + rows.shape[-1].to_bytes(4, "little"), np.uint8)
         return np.concatenate([np.broadcast_to(header, (*body.shape[:-1], HEADER)), body], axis=-1)
 
-    def read(self, message):
-        """Rows of a message, (..., L) uint8 -> (..., P) float32; a ValueError if another compressor wrote it."""
-        code, P = np.ascontiguousarray(message[..., :HEADER]).view("<u4").reshape(-1, 2)[0].tolist()
-        if code != self.code:
-            raise ValueError(f"this message was written by compressor {code}, and {self.code} is asked to read it.")
+    def read(self, message, P):
+        """Rows of a message, (..., L) uint8 -> (..., P) float32.
+
+        P is what the reader knows of the model, not what the message claims. A ValueError where another compressor
+        wrote it, or for another model, or with another length: nothing is laid out in memory before.
+        """
+        if message.shape[-1] != self.length(P):
+            raise ValueError(
+                f"a message of {P} numbers has {self.length(P)} bytes here, and this one {message.shape[-1]}."
+            )
+        code, claimed = np.ascontiguousarray(message[..., :HEADER]).view("<u4").reshape(-1, 2)[0].tolist()
+        if (code, claimed) != (self.code, P):
+            raise ValueError(
+                f"this message was written by compressor {code} for {claimed} numbers, and compressor {self.code} "
+                f"expects {P}."
+            )
         return self.decode(message[..., HEADER:], P)
 
     def __call__(self, rows, dice=None):
         """What arrives, in the type of number that was sent: (..., P) -> (..., P)."""
         rows = np.asarray(rows)
-        return self.read(self.message(rows, dice)).astype(rows.dtype, copy=False)
+        return self.read(self.message(rows, dice), rows.shape[-1]).astype(rows.dtype, copy=False)
 
 
 @np.errstate(over="ignore")  # beyond the largest float it is ∞, and the server refuses such a letter

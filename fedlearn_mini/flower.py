@@ -116,8 +116,8 @@ def answered(down, topic, parts, seats, context):
 def server_app(model, plan: Plan, names) -> ServerApp:
     """The server: it meets all hospitals by name, then asks round after round; every round is saved.
 
-    run_config  state (a file), rounds, and perhaps: deadline and patience in seconds, quorum (a share; below 1 a round
-                goes on without who does not answer in time)
+    run_config  state (a file; a line for each round goes into state.log), rounds, and perhaps: deadline and patience in
+                seconds, quorum (a share; below 1 a round goes on without who does not answer in time)
     """
     server, parts = ServerApp(), pieces(plan, model)
 
@@ -137,7 +137,10 @@ def server_app(model, plan: Plan, names) -> ServerApp:
                     state, parts, desk, grid, met, wait, float(settings.get("quorum", 1.0)), why
                 )
                 save(file, state)
-                print(in_words(record, why, time.monotonic() - begin), flush=True)
+                line = in_words(record, why, time.monotonic() - begin)
+                print(line, flush=True)
+                with open(f"{file}.log", "a", encoding="utf-8") as log:  # Flower keeps what an app prints to itself
+                    log.write(line + "\n")
 
     return server
 

@@ -74,7 +74,7 @@ def test_the_length_that_is_counted_is_that_of_the_message_and_what_arrives_is_r
     message = how.message(rows, dice([0, 1, 2]))
     assert message.dtype == np.uint8 and message.shape == (3, how.length(P))
     arrived = how(rows, dice([0, 1, 2]))
-    assert (how.read(message).astype(dtype) == arrived).all()
+    assert (how.read(message, P).astype(dtype) == arrived).all()
     assert arrived.shape == rows.shape and arrived.dtype == rows.dtype and np.isfinite(arrived).all()
 
 
@@ -106,10 +106,16 @@ def test_known_sizes_of_five_thousand_numbers():
     assert 20_000 / body["1 bit"] == pytest.approx(32, abs=0.3)
 
 
-def test_a_message_of_another_compressor_is_refused():
-    message = quantised(8).message(np.ones(9))
-    with pytest.raises(ValueError, match="was written by compressor 116, and 16 is asked"):
-        floats(16).read(message)
+def test_a_message_of_another_compressor_or_model_is_refused_before_it_takes_memory():
+    message = quantised(8).message(np.ones(10))
+    with pytest.raises(ValueError, match="has 28 bytes here, and this one 22"):
+        floats(16).read(message, 10)
+    with pytest.raises(ValueError, match="written by compressor 117 for 10 numbers, and compressor 116 expects 10"):
+        quantised(8).read(quantised(8, by_coin=True).message(np.ones(10), dice(0)), 10)
+    vast = top_k(2).message(np.ones(100)).copy()
+    vast[4:8] = 255  # it claims four billion numbers, at the same length
+    with pytest.raises(ValueError, match="for 4294967295 numbers"):
+        top_k(2).read(vast, 100)
 
 
 @pytest.mark.parametrize(
