@@ -13,6 +13,7 @@ comes from its dice, so that a run repeats; a real one comes from the system's r
 
 from collections.abc import Callable
 from functools import lru_cache
+from hashlib import sha256
 from itertools import combinations, islice
 from typing import NamedTuple
 
@@ -263,10 +264,14 @@ class Member(NamedTuple):
     def cover(self, n, there):
         """Topic "train": its own mask, and ± one with everybody near who is there (R,): (n,) uint64.
 
-        Of two, who comes first adds and the other subtracts: in the sum they cancel.
+        Of two, who comes first adds and the other subtracts: in the sum they cancel. Told that fewer are there than
+        the threshold, a hospital sends nothing: few masks are few to take off.
         """
+        near = self.met()
+        if np.count_nonzero(there) < 3 or np.count_nonzero(there[near]) < self.circle.masks.enough(len(near)):
+            raise ValueError("fewer hospitals have dealt shares than the threshold: this hospital sends nothing.")
         total = words(derived(self.private(OWN), b"own mask"), n)
-        for row in self.met():
+        for row in near:
             other = int(self.circle.seats[row])
             if there[row] and other != self.seat:
                 pair = words(agreed(self.private(PAIR), self.circle.key(row, PAIR)), n)
@@ -281,6 +286,8 @@ class Member(NamedTuple):
         boxes   (R, g, 82) by all of them
         """
         near, shares = self.met(), []
+        if (stayed & ~there).any():
+            raise ValueError("somebody's row is said to have come who dealt no shares: this hospital opens nothing.")
         if np.count_nonzero(stayed) < 3 or np.count_nonzero(stayed[near]) < self.circle.masks.enough(len(near)):
             raise ValueError("fewer hospitals are left than the threshold: this hospital opens nothing.")
         for row in near:
@@ -319,11 +326,17 @@ def masked(inner: Hospital, masks: Masks, columns: Callable) -> Hospital:
     """The inner letter as a row of random words, (..., P + c) uint64, and what its round's conversation needs.
 
     columns(update, size, steps) -> (..., P + c) floats: what is added up, see `sums`. It goes around all else, and
-    keeps of which round it has opened shares: a second time in a round it refuses. Notebook 14.
+    keeps of which round it has opened shares (a second time in a round it refuses), and a number that stands for who
+    was there when it sent its row: a server that tells another list later could take other masks off. Notebook 14.
     """
 
     def init(theta):
-        return inner.init(theta) | {"answered": np.array(0)}
+        return inner.init(theta) | {"answered": np.array(0), "listed": np.array(0)}
+
+    def listed(job: Job):
+        """A number that stands for the list of keys and of those who are there, one for each hospital (...)."""
+        said = b"".join(job.told[name].tobytes() for name in ("seats", "keys", "there"))
+        return np.full_like(job.kept["answered"], int.from_bytes(sha256(said).digest()[:7], "big"))
 
     def each(job: Job, say):
         """What each member says, (..., …)."""
@@ -343,11 +356,14 @@ def masked(inner: Hospital, masks: Masks, columns: Callable) -> Hospital:
                 f"an update is {longest:g} long, and the masks let out {masks.norm:g}: nothing was sent."
             )
         rows = masks.encode(columns(letter["update"], job.size, job.steps), job.hospitals)
-        return letter | {"update": rows + each(job, lambda one: one.cover(rows.shape[-1], job.told["there"]))}, kept
+        rows = rows + each(job, lambda one: one.cover(rows.shape[-1], job.told["there"]))
+        return letter | {"update": rows}, kept | {"listed": listed(job)}
 
     def unmask(job: Job):
         if (job.kept["answered"] > job.dice.round).any():
             raise ValueError("this hospital has opened shares in this round already, and does so once only.")
+        if (job.kept["listed"] != listed(job)).any():
+            raise ValueError("the list of those who are there is not the one that this hospital's masks were made for.")
         shares = each(job, lambda one: one.answer(job.told["there"], job.told["stayed"], job.told["boxes"]))
         return {"shares": shares}, job.kept | {"answered": np.full_like(job.kept["answered"], job.dice.round + 1)}
 

@@ -371,6 +371,31 @@ def test_the_server_is_given_random_words_only(rng, monkeypatch):
     assert seen[0]["update"].dtype == np.uint64 and (seen[0]["update"] > 2**40).mean() > 0.9  # six zeros would be small
 
 
+def test_a_server_that_says_different_things_about_who_is_there_gets_nothing(rng):
+    """Of five it tells the first that 0, 1, 2 are there, and later that 0, 3, 4 stayed: without a memory of what was
+    said when the row was sent, the masks with 1 and 2 and the own mask would come off, and the row would be open."""
+    members, _ = circle_of(5)
+    boxes, there = np.array([one.boxes() for one in members]), np.array([True, True, True, False, False])
+    stayed = np.array([True, False, False, True, True])
+    with pytest.raises(ValueError, match="who dealt no shares"):
+        members[0].answer(there, stayed, boxes)
+    with pytest.raises(ValueError, match="this hospital sends nothing"):
+        members[0].cover(4, np.array([True, True, False, False, False]))
+    many, plan = data.make_hospitals(5, 30, d=5, rng=rng), Plan(lr=0.3, masks=Masks())
+    parts = pieces(plan, LOGISTIC)
+
+    def bent(ask, order, invited):
+        def twisted(order, seats):
+            if order.topic == "train":
+                order = order._replace(told=order.told | {"there": there})
+            return ask(order, seats)
+
+        return parts.talk(twisted, order, invited)
+
+    with pytest.raises(ValueError, match="not the one that this hospital's masks were made for"):
+        one_round(initial(LOGISTIC, plan), LOGISTIC, many, plan, (parts._replace(talk=bent), Desk.of(many)))
+
+
 def test_a_second_request_for_shares_in_a_round_is_refused(rng):
     many, plan = data.make_hospitals(4, 30, d=5, rng=rng), Plan(lr=0.3, masks=Masks())
     parts = pieces(plan, LOGISTIC)
