@@ -30,7 +30,18 @@ def weighted_mean(updates, weights, rng=None):
     >>> weighted_mean(np.array([[1.0, 2.0], [3.0, 6.0]]), weights=np.array([300, 100]))
     array([1.5, 3. ])
     """
+    weights = counted(weights, len(updates))
     return weights @ updates / (weights.sum() or 1)  # the average of nobody is 0
+
+
+def counted(weights, K):
+    """The weights as an array (K,), or a ValueError: a negative one would turn an update round."""
+    weights = np.asarray(weights)
+    if weights.shape != (K,):
+        raise ValueError(f"{K} updates need {K} weights in a row, not an array of the shape {weights.shape}.")
+    if K and not (weights.min() >= 0 and 0 < weights.sum() < math.inf):
+        raise ValueError("weights are numbers of records: none is negative or missing, and they do not sum up to 0.")
+    return weights
 
 
 # ------------------------------------------------------------------------------------------------ when some may be bad

@@ -228,3 +228,22 @@ def test_a_saboteur_at_a_seat_that_nobody_has_is_refused(many, seat):
 def test_a_backdoor_that_cannot_be_is_refused(wrong, said):
     with pytest.raises(ValueError, match=said):
         backdoor(descent(LOGISTIC, 0.1), [0], **{"feature": 0, "value": 8.0} | wrong)
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ([1, 2], "3 updates need 3 weights"),
+        ([[1], [2], [3]], r"not an array of the shape \(3, 1\)"),
+        (2.0, "3 updates need 3 weights"),
+        ([1, -1, 5], "none is negative or missing"),
+        ([0, 0, 0], "do not sum up to 0"),
+        ([1, np.nan, 1], "none is negative or missing"),
+        ([1, np.inf, 1], "none is negative or missing"),
+    ],
+)
+@pytest.mark.parametrize("rule", [weighted_mean, bounded])
+def test_weights_that_are_no_numbers_of_records_are_refused(rule, weights, said):
+    with pytest.raises(ValueError, match=said):
+        rule(np.eye(3), weights)
+    assert np.allclose(rule(np.eye(3), [1, 2, 1]), [0.25, 0.5, 0.25])

@@ -221,6 +221,22 @@ def test_what_arrived_and_what_is_owed_add_up_to_what_was_meant(rng):
     assert np.abs(arrived + owed - meant.sum(axis=0)).max() < 1e-12
 
 
+def test_ten_hospitals_that_differ_are_stuck_without_feedback_and_arrive_with_it():
+    """Each pulls to its own centre, heavy-tailed, and only a tenth of the pull travels: at the rest its own pull does
+    not vanish, so that what is never largest is never sent. With feedback the gap shrinks with the square of η."""
+    centres, how = np.random.default_rng(0).standard_t(2, (10, 5000)), top_k(0.1)
+    best, gaps = centres.mean(axis=0), {}
+    for lr in (0.1, 0.03):
+        alone, remembering, owed = np.zeros(5000), np.zeros(5000), np.zeros((10, 5000))
+        for _ in range(300):
+            alone = alone + how(lr * (centres - alone)).mean(axis=0)
+            due = lr * (centres - remembering) + owed
+            arrives = how(due)
+            owed, remembering = due - arrives, remembering + arrives.mean(axis=0)
+        gaps[lr] = off(best, alone), off(best, remembering)
+    assert gaps[0.1][0] > 0.5 and gaps[0.1][1] < 0.02 and gaps[0.03][1] < gaps[0.1][1] / 5
+
+
 def test_with_scaffold_the_control_variate_is_compressed_too_and_owed_too(many):
     plan = Plan(lr=0.1, steps=3, scaffold=True, around=(partial(feedback, compress=top_k(2)),))
     state, history = fit(LOGISTIC, many, plan, rounds=20)
