@@ -121,7 +121,7 @@ def quantised(bits=8, by_coin=False) -> Compressor:
         s = np.abs(rows).max(axis=-1, keepdims=True).astype("f4")
         levels = rows / np.where(s > 0, s, 1) * L
         levels = by_chance(levels, dice) if by_coin else np.rint(levels)
-        return np.concatenate([as_bytes(s, "<f4"), as_bytes(settled(levels, L), kind)], axis=-1)
+        return np.concatenate([as_bytes(s, "<f4"), as_bytes(held(levels, L), kind)], axis=-1)
 
     def decode(some, P):
         return as_numbers(some[..., :4], "<f4") * (as_numbers(some[..., 4:], kind).astype("f4") / L)
@@ -151,7 +151,7 @@ def qsgd(levels=4) -> Compressor:
 
     def encode(rows, dice):
         size = np.linalg.norm(rows, axis=-1, keepdims=True).astype("f4")
-        v = settled(by_chance(rows / np.where(size > 0, size, 1) * s, dice), s).astype("i8") + s
+        v = held(by_chance(rows / np.where(size > 0, size, 1) * s, dice), s).astype("i8") + s
         planes = v[..., None] >> np.arange(bits) & 1
         return np.concatenate([as_bytes(size, "<f4"), np.packbits(planes.reshape(*v.shape[:-1], -1), axis=-1)], axis=-1)
 
@@ -170,7 +170,7 @@ def by_chance(values, dice):
     return np.floor(values + dice.uniform(values.shape[-1:], Purpose.COMPRESSION))
 
 
-def settled(levels, most):
+def held(levels, most):
     """Whole numbers within ±most; what is no number becomes 0 (its scale is none either, and says so)."""
     return np.clip(np.nan_to_num(levels, nan=0.0), -most, most)
 
@@ -315,7 +315,7 @@ def rejoin(received):
     return (message, missing) if message is None or zlib.crc32(message) == whose else (None, [*range(many)])
 
 
-class Line(NamedTuple):
+class Link(NamedTuple):
     """A simulated line: what it loses, and how fast it is.
 
     loss     chance that a chunk does not arrive, each by itself
@@ -338,7 +338,7 @@ class Trip(NamedTuple):
     again: int
 
 
-def sent(message: bytes, size, line: Line, rng):
+def sent(message: bytes, size, line: Link, rng):
     """The message at the other end of a line, and its Trip: what is missing is asked for until all is there.
 
     The seconds are the simulation's own; no clock of the computer is read, so none can run backwards.

@@ -407,7 +407,7 @@ def conversation(masks: Masks) -> Callable:
         told["stayed"] = np.isin(told["seats"], letters["seat"])
         circle = Circle(told["seats"], told["keys"], masks)
         answers = say("unmask", letters["seat"], **told) if reachable(circle, told["there"], told["stayed"]) else None
-        secrets = answers and opened(circle, told["there"], told["stayed"], answers)
+        secrets = answers and put_together(circle, told["there"], told["stayed"], answers)
         rows = np.full(letters["update"].shape, np.nan) if secrets is None else uncovered(circle, letters, secrets)
         sent = sum(part[:1].nbytes for said in (keys, boxes, letters, answers or {}) for part in wide(said))
         heard = sum(told[name].nbytes for name in ("seats", "keys", "there", "stayed")) + boxes["shares"][0].nbytes
@@ -439,7 +439,7 @@ def reachable(circle, there, stayed):
     return all(np.count_nonzero(stayed[rows]) >= circle.masks.enough(len(rows)) for rows in near)
 
 
-def opened(circle, there, stayed, answers: Letters):
+def put_together(circle, there, stayed, answers: Letters):
     """{row: secret} of everybody who was there, put together from shares; None if some cannot be.
 
     A wrong share shows: the public key of what comes out is not the one in the list.

@@ -14,7 +14,7 @@ from fedlearn_mini.chance import Dice
 from fedlearn_mini.compress import (
     FRAME,
     HEADER,
-    Line,
+    Link,
     chunks,
     floats,
     qsgd,
@@ -313,21 +313,21 @@ def test_a_chunk_of_another_message_is_left_out():
 @settings(max_examples=30)
 def test_a_bad_line_costs_bytes_and_time_and_never_the_message(loss, streams, seed):
     message = bytes(range(256)) * 4
-    line = Line(loss=loss, speed=1000.0, delay=0.5, streams=streams)
+    line = Link(loss=loss, speed=1000.0, delay=0.5, streams=streams)
     found, trip = sent(message, 100, line, np.random.default_rng(seed))
     least = len(message) + 11 * FRAME
     assert found == message and trip.bytes >= least and trip.seconds >= 0.5 and (trip.again > 0) == (trip.bytes > least)
 
 
 def test_a_good_line_takes_what_arithmetic_says():
-    found, trip = sent(b"x" * 1000, 100, Line(speed=1000.0, delay=0.5, streams=1), np.random.default_rng(0))
+    found, trip = sent(b"x" * 1000, 100, Link(speed=1000.0, delay=0.5, streams=1), np.random.default_rng(0))
     assert trip == (1000 + 10 * FRAME, 0.5 + 1.2, 0)
-    assert sent(b"x" * 1000, 100, Line(speed=1000.0, delay=0.5, streams=4), np.random.default_rng(0))[1].seconds == 0.8
+    assert sent(b"x" * 1000, 100, Link(speed=1000.0, delay=0.5, streams=4), np.random.default_rng(0))[1].seconds == 0.8
 
 
 @pytest.mark.parametrize(
     ("line", "said"),
-    [(Line(loss=1.0), "loses everything"), (Line(speed=0.0), "the speed"), (Line(streams=0), "streams")],
+    [(Link(loss=1.0), "loses everything"), (Link(speed=0.0), "the speed"), (Link(streams=0), "streams")],
 )
 def test_a_line_that_brings_nothing_is_refused(line, said):
     with pytest.raises(ValueError, match=said):

@@ -28,8 +28,8 @@ from fedlearn_mini.secure import (
     at_zero,
     derived,
     join,
-    opened,
     public,
+    put_together,
     split,
     uncovered,
     words,
@@ -54,7 +54,7 @@ def talked(members, circle, rows, present, spoil=lambda boxes: boxes, answering=
     covered = np.array([rows[k] + members[k].cover(rows.shape[1], there) for k in present])
     heard = list(present if answering is None else answering)
     shares = np.array([members[k].answer(there, stayed, boxes) for k in heard])
-    return covered, opened(circle, there, stayed, {"seat": circle.seats[heard], "shares": shares})
+    return covered, put_together(circle, there, stayed, {"seat": circle.seats[heard], "shares": shares})
 
 
 def summed(members, circle, rows, present, **how):
@@ -227,9 +227,9 @@ def test_as_many_colluders_as_the_threshold_open_both_secrets_of_everybody_and_o
         for k in (3, 2)
         for seen in (there, gone)
     ]
-    own, pair = opened(circle, there, there, told[0]), opened(circle, there, gone, told[1])
+    own, pair = put_together(circle, there, there, told[0]), put_together(circle, there, gone, told[1])
     assert own[4] == members[4].private(OWN) and pair[4] == members[4].private(PAIR)
-    assert opened(circle, there, there, told[2]) is None and opened(circle, there, gone, told[3]) is None
+    assert put_together(circle, there, there, told[2]) is None and put_together(circle, there, gone, told[3]) is None
 
 
 def test_a_box_that_somebody_touched_is_left_out_and_the_others_do():
@@ -251,9 +251,9 @@ def test_a_wrong_share_shows_by_the_public_key_and_others_are_taken():
     shares = np.array([members[row].answer(there, stayed, boxes) for row in range(4)])
     shares[1, 4, 32] ^= 1  # the second hospital lies about the one who left
     answers = {"seat": circle.seats[:4], "shares": shares}
-    assert opened(circle, there, stayed, answers)[4] == members[4].private(PAIR)
+    assert put_together(circle, there, stayed, answers)[4] == members[4].private(PAIR)
     answers = {name: part[:3] for name, part in answers.items()}
-    assert opened(circle, there, stayed, answers) is None
+    assert put_together(circle, there, stayed, answers) is None
 
 
 def test_a_list_of_keys_that_was_tampered_with_is_refused():

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..secure import Circle, Masks, Member, opened
+from ..secure import Circle, Masks, Member, put_together
 from . import plots
 
 HIDDEN, READ, LEFT, SIDE = "only in the sum", "can be read alone", "left", "colludes with the server"
@@ -24,7 +24,7 @@ def secrets_of(there, stayed, answering, threshold):
     if here.sum() < max(3, threshold):
         return {}
     shares = [one.answer(everybody, here, boxes) for one in us if answering[one.seat]]
-    return opened(circle, everybody, here, {"seat": SEATS[answering], "shares": shares}) or {}
+    return put_together(circle, everybody, here, {"seat": SEATS[answering], "shares": shares}) or {}
 
 
 def who_reads(K, lost, when, threshold, curious):

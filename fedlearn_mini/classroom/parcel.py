@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 
-from ..compress import Line, sent
+from ..compress import Link, sent
 from . import plots
 
 SPEED, DELAY = 2000.0, 0.1  # bytes a second of one stream, seconds from a question to its answer
@@ -37,7 +37,7 @@ def stage(curves, lengths, P, *, seeds=10):
     @cache
     def trips(method, size, loss, streams):
         """Bytes and seconds of one letter on this line, means over seeds."""
-        line, letter = Line(loss, SPEED, DELAY, streams), bytes(lengths[method])
+        line, letter = Link(loss, SPEED, DELAY, streams), bytes(lengths[method])
         found = [sent(letter, size, line, np.random.default_rng(seed))[1] for seed in range(seeds)]
         return np.mean([trip.bytes for trip in found]), np.mean([trip.seconds for trip in found])
 
